@@ -1,0 +1,1 @@
+"""What is run: YAML alone. Installed as `optbench.conf`."""
