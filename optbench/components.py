@@ -1,0 +1,80 @@
+"""From a component to the object it names: look up its target, check its arguments, call it."""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from optbench.errors import UsageError, unknown
+from optbench.trial import Component
+
+
+def locate(component: Component, *, group: str) -> Callable[..., Any]:
+    """The callable that `_target_` names.
+
+    Raises:
+        UsageError: it cannot be imported; says which part of the name failed.
+    """
+    try:
+        target = pkgutil.resolve_name(component.target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"{group} {component.name!r}: _target_={component.target} cannot be imported ({error}).\n"
+            "Install the package that it names, or correct the dotted name."
+        ) from error
+    if not callable(target):
+        raise UsageError(
+            f"{group} {component.name!r}: _target_={component.target} is not a class or function."
+        )
+    return target  # type: ignore[no-any-return]
+
+
+def check_arguments(component: Component, *, group: str, supplied: Collection[str]) -> None:
+    """Check that the target accepts every argument given, and that none it needs is missing.
+
+    Args:
+        component: what is to be built.
+        group: its group's name, for the message.
+        supplied: parameters that optbench itself fills in.
+
+    Raises:
+        UsageError: names the argument, the nearest one that is accepted, and all of them.
+    """
+    parameters = signature(component, group=group)
+    accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in supplied
+    }
+    for key in component.arguments:
+        if key not in named and not accepts_any:
+            raise unknown("key", key, named, where=f"for {component.target}", prefix=f"{group}.")
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in component.arguments:
+            raise UsageError(f"{component.name} ({component.target}) needs {group}.{name}.")
+
+
+def signature(component: Component, *, group: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the target, by name.
+
+    Raises:
+        UsageError: it cannot be imported, or does not say what it accepts.
+    """
+    target = locate(component, group=group)
+    try:
+        return inspect.signature(target).parameters
+    except ValueError as error:
+        raise UsageError(
+            f"{group} {component.name!r}: {component.target} does not say what it accepts."
+        ) from error
+
+
+def build(component: Component, *, group: str, **supplied: Any) -> Any:
+    """Call the target with its arguments and with what optbench supplies."""
+    check_arguments(component, group=group, supplied=supplied)
+    arguments = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in component.arguments.items()
+    }
+    return locate(component, group=group)(**arguments, **supplied)

@@ -1,0 +1,1 @@
+"""Optimizers: how one is built, and what its state takes."""
