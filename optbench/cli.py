@@ -1,0 +1,172 @@
+"""The command line: `run`, `sweep`, `report`, `list`.
+
+`run` and `sweep` take overrides in Hydra's grammar and Hydra's own options (`--cfg job`, `--config-dir`, `--help`, tab
+completion); without a verb the command is a plain Hydra application, so `optbench -m key=value,value` is a sweep too.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+
+from optbench import __version__
+from optbench.errors import UsageError, unknown
+
+EXIT_FAILED_TRIALS = 11
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code: 0, 2 for a mistake, 11 for failed trials, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+    except UsageError as error:
+        print(f"optbench: {error}", file=sys.stderr)
+        code = EXIT_USAGE
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        print(
+            "optbench: interrupted; what had finished is stored, the same command runs the rest.",
+            file=sys.stderr,
+        )
+        code = EXIT_INTERRUPTED
+    sys.exit(code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    verbs: Mapping[str, Callable[[list[str]], int]] = {
+        "run": lambda rest: _hydra(rest, multirun=False),
+        "sweep": lambda rest: _hydra(rest, multirun=True),
+        "report": _report,
+        "list": _list,
+    }
+    if not arguments:
+        return _hydra(["--help"], multirun=False)
+    first, *rest = arguments
+    if first in verbs:
+        return verbs[first](rest)
+    if first == "--version":
+        print(f"optbench {__version__}")
+        return 0
+    if first.startswith(("-", "+", "~")) or "=" in first:
+        return _hydra(arguments, multirun=False)
+    raise unknown("command", first, verbs)
+
+
+def _hydra(arguments: list[str], *, multirun: bool) -> int:
+    """`run` and `sweep`, and what any Hydra application answers: --help, --cfg, --info, completion."""
+    import hydra
+    from hydra._internal.utils import get_args_parser
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from optbench.sweeper import CONFIG_NAME, OptbenchSweeper, hydra_version, register
+
+    register()
+    parsed = get_args_parser().parse_args(arguments)
+    if parsed.help and parsed.config_dir is None:
+        print(_help(parsed.overrides))
+        return 0
+    asks_hydra = any((parsed.help, parsed.hydra_help, parsed.cfg, parsed.info, parsed.shell_completion))
+    if asks_hydra:
+        _hide_verb_from_completion()
+    else:
+        OptbenchSweeper.arguments = [line for line in parsed.overrides if not line.lstrip("+~").startswith("hydra")]
+        OptbenchSweeper.one_trial = not (multirun or parsed.multirun)
+        OptbenchSweeper.num_failed = 0
+        arguments = [line for line in arguments if line not in OptbenchSweeper.arguments]
+        arguments += [] if parsed.multirun else ["--multirun"]
+
+    application = hydra.main(config_path="pkg://optbench.conf", config_name=CONFIG_NAME, **hydra_version())(
+        lambda _: None
+    )
+    previous = sys.argv
+    sys.argv = ["optbench", *arguments]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors, and we word them
+    try:
+        application()
+    except MissingConfigException as error:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if not error.options:
+            raise UsageError(str(error)) from error
+        raise unknown(group, option, error.options) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        raise UsageError(f"{error}{cause}") from error
+    finally:
+        sys.argv = previous
+    return EXIT_FAILED_TRIALS if not asks_hydra and OptbenchSweeper.num_failed else 0
+
+
+def _help(overrides: Sequence[str]) -> str:
+    """What Hydra's --help says, in a fraction of the time that it takes to list all its groups."""
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf, open_dict
+
+    from optbench.catalogue import GROUPS, names
+    from optbench.sweeper import CONFIG_NAME, hydra_version
+
+    with initialize_config_module("optbench.conf", **hydra_version()):
+        config = compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
+    template = Template(config.hydra.help.template)
+    with open_dict(config):
+        del config["hydra"]
+    groups = "\n".join(f"{group}: {', '.join(names(group))}" for group in sorted(GROUPS))
+    return template.substitute(APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(config))
+
+
+def _hide_verb_from_completion() -> None:
+    """The shell hands over its line with our verb in it, which Hydra would take for an override."""
+    line = os.environ.get("COMP_LINE", "")
+    without = re.sub(r"^(\S+\s+)(run|sweep)\s+", r"\1", line)
+    if without != line:
+        os.environ["COMP_LINE"] = without
+        point = int(os.environ.get("COMP_POINT", len(line)))
+        os.environ["COMP_POINT"] = str(max(point - len(line) + len(without), 0))
+
+
+def _report(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="optbench report", description="Print the table of each sweep again, from the store."
+    )
+    parser.add_argument("folder", nargs="*", default=["results"], help="a results folder, or one sweep in it")
+    parser.add_argument("--all", action="store_true", help="every stored trial, not those of the last command alone")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="also write a picture of the tables")
+    parsed = parser.parse_args(arguments)
+
+    from optbench import terminal
+    from optbench.report import report
+    from optbench.store import sweeps
+
+    for name in parsed.folder:
+        folder = Path(name.removeprefix("results="))
+        found = sweeps(folder)
+        if not found:
+            raise UsageError(f"{folder}: no results here. `optbench sweep optimizer=lion,adamw` makes some.")
+        for store in found:
+            terminal.show(report(store, everything=parsed.all), svg=parsed.svg)
+    return 0
+
+
+def _list(arguments: list[str]) -> int:
+    from optbench.catalogue import GROUPS, entries
+    from optbench.console import show_choices
+
+    parser = argparse.ArgumentParser(prog="optbench list", description="What can be chosen, a line each.")
+    parser.add_argument("group", nargs="?", help=f"one of: {', '.join(GROUPS)} (default: all)")
+    parsed = parser.parse_args(arguments)
+    singular = {f"{group}s": group for group in GROUPS}  # `optbench list optimizers` reads well
+    asked = singular.get(parsed.group, parsed.group)
+    if asked is not None and asked not in GROUPS:
+        raise unknown("group", asked, GROUPS)
+
+    for group in GROUPS if asked is None else (asked,):
+        show_choices(group, entries(group))
+    return 0

@@ -1,0 +1,86 @@
+"""Tracking besides the store: a logger hears of each trial's measurements while its clock stands still."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from optbench.errors import UsageError
+from optbench.measurement import Measurement
+from optbench.trial import Trial, json_safe
+
+
+class Logger(Protocol):
+    """Hears of one trial after another."""
+
+    def start(self, trial: Trial, *, sweep: str) -> None:
+        """A trial of the sweep so named begins."""
+        ...
+
+    def log(self, measurement: Measurement) -> None:
+        """It has measured."""
+        ...
+
+    def finish(self, summary: Mapping[str, Any], *, succeeded: bool) -> None:
+        """It has ended."""
+        ...
+
+
+class NullLogger:
+    """Keeps nothing: the store has it all."""
+
+    def start(self, trial: Trial, *, sweep: str) -> None:
+        """Nothing."""
+
+    def log(self, measurement: Measurement) -> None:
+        """Nothing."""
+
+    def finish(self, summary: Mapping[str, Any], *, succeeded: bool) -> None:
+        """Nothing."""
+
+
+class WandbLogger:
+    """One Weights & Biases run for each trial, with the trial's id and the sweep as its group.
+
+    Args:
+        project: where the runs go.
+        entity: user or team; None takes the account's own.
+        mode: `online`, or `offline` to write below ./wandb only.
+    """
+
+    def __init__(self, *, project: str, entity: str | None, mode: str) -> None:
+        self._options: dict[str, Any] = {"project": project, "entity": entity, "mode": mode}
+        self._run: Any = None
+
+    def start(self, trial: Trial, *, sweep: str) -> None:
+        """Open the run; command line, machine and code are not sent, only the trial's config.
+
+        Raises:
+            UsageError: Weights & Biases cannot be reached or has no key.
+        """
+        import wandb
+
+        try:
+            self._run = wandb.init(
+                **self._options,
+                name=trial.title,
+                group=sweep,
+                job_type=trial.task.name,
+                config={**json_safe(trial.config), "trial_id": trial.id},
+                settings=wandb.Settings(x_disable_meta=True, x_disable_stats=True, save_code=False, silent=True),
+                reinit="finish_previous",
+            )
+        except wandb.Error as error:
+            raise UsageError(
+                f"logger=wandb cannot start: {error}\n"
+                "Log in with `wandb login`, or use logger.mode=offline or logger=none."
+            ) from error
+
+    def log(self, measurement: Measurement) -> None:
+        """Log the metrics against the step."""
+        finite = {name: value for name, value in measurement.metrics.items() if math.isfinite(value)}
+        self._run.log({"seconds": measurement.seconds, "lr": measurement.lr, **finite}, step=measurement.step)
+
+    def finish(self, summary: Mapping[str, Any], *, succeeded: bool) -> None:
+        """Write the summary and close the run, as failed where the trial did not succeed."""
+        self._run.summary.update(summary)
+        self._run.finish(exit_code=0 if succeeded else 1)

@@ -1,0 +1,111 @@
+"""From the store to tables and files; imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from optbench import tables
+from optbench.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The table of a sweep, and what it leaves out.
+
+    Attributes:
+        store: where the trials are.
+        index: the trials that the table is about, a row each.
+        rows: the table.
+        num_missing: trials of the last command that have no result yet.
+    """
+
+    store: Store
+    index: pd.DataFrame
+    rows: Sequence[tables.Row]
+    num_missing: int
+
+    @property
+    def num_failed(self) -> int:
+        """Trials that ended without success."""
+        return sum(count for row in self.rows for count in row.failures.values())
+
+    @property
+    def tasks(self) -> dict[str, list[tables.Row]]:
+        """The rows of each task."""
+        found: dict[str, list[tables.Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.task, []).append(row)
+        return found
+
+    def title(self, task: str) -> str:
+        """A heading for the table of one task."""
+        return f"{task} ({self.store.sweep})"
+
+    def markdown(self) -> str:
+        """All tables with their notes, as Markdown."""
+        parts = [
+            f"## {_escape(self.title(task))}\n\n{_markdown_table(tables.cells(rows))}\n"
+            for task, rows in self.tasks.items()
+        ]
+        lines = [*tables.notes(self.rows, self.index), *self.failures()]
+        return "\n".join([*parts, *(f"- {_escape(line)}" for line in lines)]) + "\n"
+
+    def failures(self) -> list[str]:
+        """A line for each trial that failed with an error, with its reason, and one for those missing."""
+        lines = []
+        failed = self.index[self.index["reason"].notna()] if "reason" in self.index else self.index[:0]
+        for trial in failed.to_dict("records"):
+            name = f"{trial['task']} {trial['optimizer']} seed {trial['seed']}"
+            reason = str(trial["reason"]).partition("\n")[0]
+            path = self.store.path(trial["id"])
+            lines.append(f"{name} {trial['status']}: {reason} (traceback in {path})")
+        if self.num_missing:
+            lines.append(
+                f"{self.num_missing} planned trial(s) have no result yet: run the same command again."
+            )
+        return lines
+
+    def write(self) -> list[Path]:
+        """Write `table.md` and `table.csv` beside the results; nothing in a folder that is read-only."""
+        csv = tables.frame(self.rows).map(_inert).rename(columns=_inert).to_csv(index=False)
+        try:
+            return [self.store.write("table.md", self.markdown()), self.store.write("table.csv", csv)]
+        except OSError:
+            return []
+
+
+def report(store: Store, *, everything: bool = False) -> Report:
+    """The report on the trials that the last command of a sweep asked for, or on all that are stored."""
+    index = store.index()
+    plan = None if everything else store.read_plan()
+    if plan is None:
+        return Report(store=store, index=index, rows=tables.rows(index), num_missing=0)
+    order = {trial_id: place for place, trial_id in enumerate(plan["ids"])}
+    asked = index[index["id"].isin(list(order))]
+    asked = asked.sort_values("id", key=lambda ids: ids.map(order), ignore_index=True)
+    return Report(store=store, index=asked, rows=tables.rows(asked), num_missing=len(order) - len(asked))
+
+
+def _markdown_table(cells: pd.DataFrame) -> str:
+    lines = [[_escape(str(cell)) for cell in line] for line in [list(cells), *cells.to_numpy().tolist()]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * max(width, 3) for width in widths])
+    return "\n".join(
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
+        for line in lines
+    )
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line and in one cell."""
+    for special, written in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;")):
+        text = text.replace(special, written)
+    return " ".join(text.split())
+
+
+def _inert(cell: Any) -> Any:
+    """The cell, with a quote before text that a spreadsheet would take for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

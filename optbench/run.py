@@ -1,0 +1,203 @@
+"""One trial from start to result: build, train, measure; whatever happens, it ends as a row."""
+
+import json
+import math
+import platform
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from optbench import components, memory
+from optbench.clock import Clock
+from optbench.environment import environment
+from optbench.errors import UsageError
+from optbench.measurement import Measurement, Status, columns
+from optbench.optim import build as optim_build
+from optbench.task import Task
+from optbench.train import train
+from optbench.trial import Component, Hardware, Trial, json_safe
+
+_loaded_data: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one run of a trial found, in JSON's terms.
+
+    Attributes:
+        status: how it ended.
+        summary: figures at the end, by name; a figure that does not exist is None.
+        curve: the measurements in columns.
+        timing: seconds of training, and the median seconds per step.
+        environment: versions, commit and machine.
+    """
+
+    status: Status
+    summary: Mapping[str, Any]
+    curve: Mapping[str, Any]
+    timing: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
+def check(trial: Trial) -> None:
+    """Everything that can be known to be wrong before training: called for each trial before the first one starts.
+
+    Raises:
+        UsageError: a target cannot be imported, a hyperparameter is unknown or refused, the data or device are
+            missing.
+    """
+    device = resolve_device(trial.hardware)
+    supplied = {"seed", "device", *(["data"] if trial.data else [])}
+    components.check_arguments(trial.task, group="task", supplied=supplied)
+    components.build(trial.schedule, group="schedule")
+    optim_build.check(trial.optimizer)
+    if trial.data is not None:
+        _load_data(trial.data, device)
+
+
+def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Result:
+    """Train one trial; an error in it becomes a result with status `crashed` or `out_of_memory`.
+
+    Args:
+        trial: what to train.
+        on_measurement: called with each measurement while the trial's clock stands still.
+
+    Raises:
+        UsageError: the trial cannot start, as `check`.
+        KeyboardInterrupt: passed on; an interrupted trial is no result.
+    """
+    device = resolve_device(trial.hardware)
+    torch.set_num_threads(trial.hardware.num_threads)
+    data = _load_data(trial.data, device) if trial.data is not None else None
+    allocated_before = _start_counting(device)
+    clock = Clock(device)
+    measurements: list[Measurement] = []
+    summary: dict[str, Any] = {}
+    try:
+        supplied = {"seed": trial.seed, "device": device, **({} if data is None else {"data": data})}
+        task: Task = components.build(trial.task, group="task", **supplied)
+        optimizer = optim_build.build(trial.optimizer, task.model.parameters())
+        for measurement in train(
+            task,
+            optimizer,
+            components.build(trial.schedule, group="schedule"),
+            budget=trial.budget,
+            every_num_steps=trial.evaluation.every_num_steps,
+            max_loss=trial.max_loss,
+            target=trial.target,
+            clock=clock,
+        ):
+            measurements.append(measurement)
+            on_measurement(measurement)
+        status = measurements[-1].status
+        assert status is not None, "training ends with a status"
+        summary = _memory(task, optimizer, device=device, allocated_before=allocated_before)
+    except UsageError:
+        raise
+    except Exception as error:
+        status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.CRASHED
+        summary = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+    return Result(
+        status=status,
+        summary=_finite({**_final_figures(measurements, trial), **summary}),
+        curve={name: [_finite(value) for value in column] for name, column in columns(measurements).items()},
+        timing={"train_seconds": clock.seconds, "step_seconds": clock.step_seconds},
+        environment=environment(device),
+    )
+
+
+def resolve_device(hardware: Hardware) -> torch.device:
+    """The device that the hardware config asks for.
+
+    Raises:
+        UsageError: it asks for a GPU and there is none.
+    """
+    if hardware.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"hardware.device=cuda, but torch {torch.__version__} on {platform.node()} finds no GPU.\n"
+            "Use hardware=cpu or hardware=auto."
+        )
+    if hardware.device == "cuda" or (hardware.device == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _load_data(component: Component, device: torch.device) -> Any:
+    """The data set, kept for the trials to come in this process."""
+    key = json.dumps([component.target, json_safe(component.arguments), str(device)], sort_keys=True)
+    if key not in _loaded_data:
+        _loaded_data[key] = components.build(component, group="data", device=device)
+    return _loaded_data[key]
+
+
+def _final_figures(measurements: list[Measurement], trial: Trial) -> dict[str, Any]:
+    if not measurements:
+        return {"num_steps": 0}
+    last = measurements[-1]
+    figures: dict[str, Any] = {"num_steps": last.step, "seconds": last.seconds}
+    if last.status is Status.DIVERGED:
+        finite = [row for row in measurements[:-1] if "train_loss" in row.metrics]
+        figures["diverged_at_step"] = last.step
+        figures["last_train_loss_before"] = finite[-1].metrics["train_loss"] if finite else None
+        names = dict.fromkeys(name for row in measurements for name in row.metrics)
+        return {**figures, **dict.fromkeys(names)}
+    if trial.target is not None and last.status is Status.REACHED_TARGET:
+        figures["steps_to_target"] = last.step
+        figures["seconds_to_target"] = last.seconds
+    return {**figures, **last.metrics}
+
+
+def _start_counting(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def _memory(
+    task: Task, optimizer: torch.optim.Optimizer, *, device: torch.device, allocated_before: int
+) -> dict[str, Any]:
+    """Bytes of the trained parameters, the optimizer's state, and the peak of a step, data set excluded."""
+    trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    state_bytes = memory.state_bytes(optimizer)
+    if device.type == "cuda":
+        peak_bytes: int | None = torch.cuda.max_memory_allocated(device) - allocated_before
+        peak_bytes_are = "allocated on the GPU"
+    else:
+        batch = next(task.batches())
+
+        def one_more_step() -> None:
+            optimizer.zero_grad()
+            task.loss(batch).backward()
+            optimizer.step()
+
+        try:
+            peak_bytes = memory.peak_tensor_bytes(
+                one_more_step, module=task.model, optimizer=optimizer, batch=batch
+            )
+            peak_bytes_are = "tensor bytes of a step"
+        except (
+            Exception
+        ) as error:  # the training is done: its result must not be lost to a step that cannot be traced
+            peak_bytes, peak_bytes_are = None, f"not measured ({type(error).__name__}: {error})"
+    return {
+        "num_parameters": sum(parameter.numel() for parameter in trained),
+        "parameter_bytes": sum(parameter.numel() * parameter.element_size() for parameter in trained),
+        "state_bytes": state_bytes,
+        "peak_bytes": peak_bytes,
+        "peak_bytes_are": peak_bytes_are,
+    }
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

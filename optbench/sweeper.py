@@ -1,0 +1,255 @@
+"""The Hydra sweeper: from raw overrides to trials, and from trials to stored results.
+
+Hydra's own sweeper composes every config twice, checks overrides against the default optimizer, and has no notion of
+a finished trial. This one gets the overrides as they were typed, composes once for each set of group choices, sets the
+other keys, merges what is the same trial, and leaves out what the store has.
+"""
+
+import copy
+import itertools
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from optbench.errors import UsageError, unknown
+from optbench.sweep import carry_out
+
+CONFIG_NAME = "config"
+PLUGIN = "hydra_plugins.optbench"
+
+
+class OptbenchSweeper(Sweeper):
+    """`hydra/sweeper: optbench`. Registered before `hydra.main`, so that no plugin has to be discovered.
+
+    `arguments` and `num_failed` pass between this class and the command line, which Hydra stands between: Hydra would
+    check the overrides of a sweep against the default config, where other optimizers' keys do not exist.
+    """
+
+    __module__ = PLUGIN
+
+    arguments: Sequence[str] = ()
+    one_trial: bool = False
+    num_failed: int = 0
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what composes configs."""
+        del task_function
+        self._loader = hydra_context.config_loader
+        self._hydra_overrides = list(config.hydra.overrides.hydra)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Plan, run what is missing, and show the table.
+
+        Raises:
+            UsageError: nothing has been trained.
+        """
+        del arguments  # Hydra's: without the overrides of the sweep
+        given = type(self).arguments
+        composer = Composer(self._loader, self._hydra_overrides)
+        configs = composer.configs(given, one_trial=self.one_trial)
+        type(self).num_failed = carry_out(configs, overrides=given)
+
+
+def hydra_version() -> dict[str, str]:
+    """The argument by which Hydra is told what to be like: 1.4 warns where it is given, 1.3 where it is not."""
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+
+def register() -> None:
+    """Make the sweeper known to Hydra.
+
+    Hydra 1.3 takes plugins from the namespace `hydra_plugins` alone. This module gets a name there for this process,
+    because a package that is really installed there is imported by every Hydra application on the machine.
+    """
+    plugins = Plugins.instance()
+    namespace = sys.modules.setdefault("hydra_plugins", types.ModuleType("hydra_plugins"))
+    sys.modules[PLUGIN] = sys.modules[__name__]
+    setattr(namespace, PLUGIN.rpartition(".")[2], sys.modules[__name__])
+    plugins.register(OptbenchSweeper)
+
+
+class Composer:
+    """Composes configs from overrides.
+
+    Args:
+        loader: Hydra's.
+        hydra_overrides: such as `hydra.searchpath=...`, given to every composition.
+    """
+
+    def __init__(self, loader: ConfigLoader, hydra_overrides: Sequence[str]) -> None:
+        self._loader = loader
+        self._hydra_overrides = list(hydra_overrides)
+        self._parser = OverridesParser.create(config_loader=loader)
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._groups = set(loader.list_groups(""))  # asked once: Hydra copies all its sources for an answer
+
+    def configs(self, arguments: Sequence[str], *, one_trial: bool) -> list[dict[str, Any]]:
+        """The resolved config of every combination of the values that the overrides list, the last one varying fastest.
+
+        Args:
+            arguments: overrides in Hydra's grammar; `sweep.params` of the config adds those of keys not given.
+            one_trial: refuse lists of values, and leave `sweep.params` out.
+        """
+        overrides = self._parse(arguments)
+        swept = [override for override in overrides if override.is_sweep_override()]
+        if one_trial and swept:
+            raise UsageError(
+                f"{swept[0].input_line}: `run` trains one trial, and this lists several values.\n"
+                f"Use: optbench sweep {' '.join(arguments)}"
+            )
+        if not one_trial:
+            given = {override.key_or_group for override in overrides}
+            first = self._compose([next(iter(_values(override))) for override in overrides])
+            params = {str(key): value for key, value in first.sweep.params.items()}
+            overrides += self._parse([f"{key}={value}" for key, value in params.items() if key not in given])
+        combinations = itertools.product(*(_values(override) for override in overrides))
+        return [_resolved(self._compose(combination)) for combination in combinations]
+
+    def _parse(self, arguments: Sequence[str]) -> list[Override]:
+        try:
+            return list(self._parser.parse_overrides(list(arguments)))
+        except OverrideParseException as error:
+            raise UsageError(
+                f"{error.override}: not a valid override ({str(error.message).splitlines()[0]}).\n"
+                "Write key=value, key=value,value or key=[value,value]; quote a value with blanks or brackets "
+                "twice: 'key=\"a b\"'."
+            ) from error
+
+    def _compose(self, arguments: Sequence[str]) -> DictConfig:
+        overrides = self._parse(arguments)
+        groups = [override for override in overrides if self._is_group(override)]
+        key = tuple(str(override.input_line) for override in groups)
+        if key not in self._composed:
+            self._composed[key] = self._load(groups)
+        config = copy.deepcopy(self._composed[key])
+        for override in overrides:
+            if not any(override is group for group in groups):
+                _set(config, override)
+        return config
+
+    def _load(self, groups: Sequence[Override]) -> DictConfig:
+        for group in groups:
+            self._check_option(group)
+        lines = [*self._hydra_overrides, *(str(group.input_line) for group in groups)]
+        try:
+            config = self._loader.load_configuration(CONFIG_NAME, overrides=lines, run_mode=RunMode.RUN)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UsageError(f"{' '.join(lines)}: {error}") from error
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
+        return config
+
+    def _check_option(self, group: Override) -> None:
+        if group.is_delete():
+            return
+        name = group.key_or_group
+        if group.value() is None:
+            raise UsageError(f"{group.input_line}: a group is not set to null; leave it out with ~{name}.")
+        folder, _, option = f"{name}/{group.value()}".rpartition("/")
+        options = self._loader.get_group_options(folder, config_name=CONFIG_NAME, overrides=self._hydra_overrides)
+        if option not in options:
+            raise unknown(name, str(group.value()), options)
+
+    def _is_group(self, override: Override) -> bool:
+        name = override.key_or_group
+        return (
+            override.package is not None
+            or "/" in name
+            or (name in self._groups and not isinstance(override.value(), dict))
+        )
+
+
+def _values(override: Override) -> list[str]:
+    """The override once for each value that it lists."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_discrete_sweep():
+        raise UsageError(
+            f"{override.input_line}: an interval has no values to run through.\n"
+            f"List them, as {override.key_or_group}=0.001,0.01 or {override.key_or_group}=range(5)."
+        )
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    try:
+        return _plain(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{error.full_key}: {error.msg}") from error
+
+
+def _plain(config: DictConfig, *, resolve: bool = False) -> dict[str, Any]:
+    container = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _set(config: DictConfig, override: Override) -> None:
+    """Set, add or delete one key; a key that exists keeps its type, and one that does not needs a `+`."""
+    key, value = override.key_or_group, override.value()
+    parent, _, last = key.rpartition(".")
+    node: Any = OmegaConf.select(config, parent) if parent else config
+    known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+    exists = last in known
+    adds = override.is_add() or override.is_force_add()
+    if not isinstance(node, DictConfig) or (not exists and not adds):
+        raise _unknown_key(config, key, line=str(override.input_line))
+    if override.is_delete():
+        del node[last]
+        return
+    node[last] = _typed(value, _plain(node)[last], key=key) if exists else value
+
+
+def _unknown_key(config: DictConfig, key: str, *, line: str) -> UsageError:
+    """The error for a key that is not there, about the level at which it goes wrong."""
+    node: Any = config
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, DictConfig):
+            return UsageError(f"{line}: {'.'.join(parts[:depth])} is a single value and has no keys.")
+        if part not in node:
+            allowed = [str(name) for name in node if name not in ("name", "_target_", "convention")]
+            where = f"for {parts[0]}={node['name']}" if "name" in node else ""
+            return unknown("key", part, allowed, where=where, prefix="".join(f"{name}." for name in parts[:depth]))
+        node = node[part]
+    return UsageError(f"{line}: no such key.")
+
+
+def _typed(value: Any, before: Any, *, key: str) -> Any:
+    """The value, if it has the type of the one it replaces; whole numbers become floats where a float was."""
+    if value is None or before is None or (isinstance(value, str) and "${" in value):
+        return value
+    if isinstance(before, str) and "${" in before:
+        return value
+    if isinstance(before, float) and type(value) is int:
+        return float(value)
+    if isinstance(before, list) and isinstance(value, list):
+        kinds = before + [before[-1]] * len(value) if before else value
+        return [_typed(item, kind, key=key) for item, kind in zip(value, kinds, strict=False)]
+    if type(value) is type(before):
+        return value
+    raise UsageError(f"{key}={value!r}: expected {_kind(before)} as in {key}={before!r}, got {_kind(value)}.")
+
+
+def _kind(value: Any) -> str:
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }
+    return names.get(type(value), type(value).__name__)

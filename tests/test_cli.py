@@ -1,0 +1,217 @@
+"""The command as people type it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from optbench.cli import main
+
+QUICK = ["task=quadratic", "budget.num_steps=20", "evaluation.every_num_steps=10"]
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "optbench", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def stored(results: Path) -> list[dict[str, object]]:
+    return [json.loads(file.read_text()) for file in results.glob("*/trials/*.json")]
+
+
+@pytest.mark.parametrize("spelling", [["sweep"], ["-m"], ["--multirun"]])
+def test_a_sweep_can_be_spelt_in_hydras_way_too(spelling: list[str], tmp_path: Path) -> None:
+    assert call(*spelling, *QUICK, "optimizer=sgd,adam", f"results={tmp_path}") == 0
+    assert len(stored(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("spelling", [["run"], []])
+def test_a_run_is_one_trial_with_one_seed(spelling: list[str], tmp_path: Path) -> None:
+    assert call(*spelling, *QUICK, "seed=4", f"results={tmp_path}") == 0
+    (record,) = stored(tmp_path)
+    assert record["status"] == "completed"
+    assert record["config"]["seed"] == 4  # type: ignore[index]
+
+
+def test_a_record_has_the_fields_that_the_readme_lists(tmp_path: Path) -> None:
+    call("run", *QUICK, f"results={tmp_path}")
+    (record,) = stored(tmp_path)
+    assert set(record) == {
+        "schema", "id", "config", "status", "summary", "curve", "environment", "timing", "sha256",
+    }  # fmt: skip
+    assert set(record["curve"]) == {"step", "seconds", "lr", "train_loss", "test_loss"}  # type: ignore[arg-type]
+
+
+def test_failed_trials_show_in_the_exit_code(tmp_path: Path) -> None:
+    assert call("run", *QUICK, "optimizer=sgd", "optimizer.lr=10.0", f"results={tmp_path}") == 11
+
+
+def test_a_mistake_is_one_message_without_a_traceback(tmp_path: Path) -> None:
+    for mistake in ("optimzer=lion", "optimizer=lino", "optimizer.lr=abc"):
+        result = process("sweep", mistake, cwd=tmp_path)
+        assert result.returncode == 2
+        assert result.stderr.startswith("optbench: ")
+        assert "Traceback" not in result.stderr
+        assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_is_found_without_importing_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from optbench.cli import main\n"
+        "try: main(['sweep', 'optimizer.lrr=1'])\n"
+        "except SystemExit: print(sorted({'torch', 'pandas', 'wandb', 'matplotlib'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_hydra_writes_nothing_of_its_own(tmp_path: Path) -> None:
+    assert process("sweep", *QUICK, "seed=0", cwd=tmp_path).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    assert sorted(path.name for path in (tmp_path / "results" / "default").iterdir()) == [
+        "index", "plan.json", "table.csv", "table.md", "tmp", "trials",
+    ]  # fmt: skip
+
+
+def test_cfg_shows_the_config_of_an_override(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "--cfg", "job", "optimizer=lion", "optimizer.lr=0.5") == 0
+    output = capsys.readouterr().out
+    assert "lion_pytorch.Lion" in output
+    assert "lr: 0.5" in output
+
+
+def test_cfg_explains_a_mistake_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--cfg", "job", "optimizer=lino") == 2
+    assert "Did you mean 'lion'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["sweep", "--help"], []])
+def test_help_lists_the_commands_and_the_groups(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*arguments) == 0
+    output = capsys.readouterr().out
+    assert "optbench sweep  key=value,value" in output
+    assert "optimizer: adafactor, " in output
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("optbench optimizer=ada", "optimizer=adam"), ("optbench sweep optimizer=ada", "optimizer=adam")],
+)
+def test_the_shell_can_complete_options(line: str, expected: str, tmp_path: Path) -> None:
+    result = process("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert expected in result.stdout.split()
+
+
+def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("swep", "optimizer=lion") == 2
+    assert "Did you mean 'sweep'" in capsys.readouterr().err
+
+
+def test_the_report_makes_the_table_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("sweep", *QUICK, "optimizer=sgd,adam", f"results={tmp_path}")
+    table = capsys.readouterr().out.partition("quadratic (default)")[2]
+    assert call("report", str(tmp_path)) == 0
+    assert capsys.readouterr().out.partition("quadratic (default)")[2] == table
+    assert call("report", f"results={tmp_path}") == 0
+    assert call("report", str(tmp_path / "default")) == 0
+
+
+def test_the_report_draws_a_picture_of_the_table(tmp_path: Path) -> None:
+    call("run", *QUICK, f"results={tmp_path}")
+    assert call("report", str(tmp_path), "--svg", str(tmp_path / "table.svg")) == 0
+    assert "<svg" in (tmp_path / "table.svg").read_text()
+
+
+def test_a_report_on_nothing_says_how_to_get_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("report", str(tmp_path)) == 2
+    assert "optbench sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", ["optimizer", "optimizers", "tasks", "schedule"])
+def test_list_shows_each_option_with_its_description(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list", group) == 0
+    output = capsys.readouterr().out
+    assert {"optimizer": "Lion: the sign", "tasks": "MNIST", "schedule": "cosine"}.get(group, "Lion") in output
+
+
+def test_an_optimizer_of_ones_own_costs_one_file_and_no_code(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "optimizer").mkdir(parents=True)
+    (tmp_path / "conf" / "optimizer" / "radam.yaml").write_text(
+        "name: radam\n_target_: torch.optim.RAdam\nlr: 0.01\nbetas: [0.9, 0.999]\n"
+    )
+    results = tmp_path / "results"
+    overrides = ["--config-dir", str(tmp_path / "conf"), *QUICK, "optimizer=radam,sgd", f"results={results}"]
+    assert call("sweep", *overrides, "optimizer.lr=0.01,0.02", "seed=0") == 0
+    assert len(stored(results)) == 4
+
+
+def test_a_task_of_ones_own_costs_one_class_and_one_file(tmp_path: Path) -> None:
+    (tmp_path / "my_lab.py").write_text(
+        "import torch\n"
+        "class Line:\n"
+        "    def __init__(self, *, slope, seed, device):\n"
+        "        self.model = torch.nn.Linear(1, 1).to(device)\n"
+        "        self.x = torch.linspace(-1, 1, 20, device=device)[:, None]\n"
+        "        self.y = slope * self.x\n"
+        "    def batches(self):\n"
+        "        while True:\n"
+        "            yield self.x, self.y\n"
+        "    def loss(self, batch):\n"
+        "        x, y = batch\n"
+        "        return ((self.model(x) - y) ** 2).mean()\n"
+        "    @torch.no_grad()\n"
+        "    def evaluate(self):\n"
+        "        return {'test_loss': self.loss((self.x, self.y)).item()}\n"
+    )
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    (tmp_path / "conf" / "task" / "line.yaml").write_text(
+        "name: line\n_target_: my_lab.Line\nslope: 3.0\nnum_steps: 100\nevaluate_every_num_steps: 10\n"
+        "metrics: {test_loss: min}\n"
+    )
+    arguments = ["run", "--config-dir", "conf", "task=line", "optimizer=adam", "optimizer.lr=0.1"]
+    result = process(*arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    (record,) = stored(tmp_path / "results")
+    assert record["summary"]["test_loss"] < 0.1  # type: ignore[index]
+
+
+def test_an_interrupted_sweep_keeps_what_had_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from optbench.executors import serial
+
+    calls = []
+
+    def run(trial: object, **options: object) -> object:
+        calls.append(trial)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(trial, **options)  # type: ignore[arg-type]
+
+    original = serial.run
+    monkeypatch.setattr(serial, "run", run)
+    assert call("sweep", *QUICK, f"results={tmp_path}") == 130
+    assert "the same command runs the rest" in capsys.readouterr().err
+    assert len(stored(tmp_path)) == 1
+    monkeypatch.undo()
+    assert call("report", str(tmp_path)) == 0
+    assert "2 planned trial(s) have no result yet" in capsys.readouterr().out
+    assert call("sweep", *QUICK, f"results={tmp_path}") == 0
+    assert "2 trials to run, 1 stored already" in capsys.readouterr().out

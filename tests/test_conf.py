@@ -1,0 +1,81 @@
+"""Every YAML in conf/: described, named, sourced, and composable by the command that it gives."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from optbench.catalogue import GROUPS, entries
+from optbench.sweeper import Composer
+from optbench.trial import Trial
+
+CONF = Path(__file__).parent.parent / "conf"
+FILES = sorted(path for group in GROUPS for path in (CONF / group).rglob("*.yaml"))
+SOURCED = ("optimizer", "task", "data", "schedule")
+
+
+def comment(path: Path) -> list[str]:
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return [line for line in lines if not line.startswith("@")]
+
+
+def commands(path: Path) -> list[str]:
+    _, found, command = " ".join(comment(path)).partition("Run: ")
+    return [command] if found else []
+
+
+def test_every_group_has_files_and_every_folder_is_a_group() -> None:
+    folders = {path.name for path in CONF.iterdir() if path.is_dir() and not path.name.startswith("__")}
+    assert folders == {*GROUPS, "hydra"}
+    assert all(entries(group) for group in GROUPS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_a_file_opens_with_what_it_is_and_how_to_run_it(path: Path) -> None:
+    first, *_ = comment(path)
+    assert first.endswith((".", "?")), "the first line is a sentence: `optbench list` shows it"
+    assert commands(path), "it says `Run: optbench ...`"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.parent.name in SOURCED],
+    ids=lambda path: str(path.relative_to(CONF)),
+)
+def test_a_file_gives_its_source(path: Path) -> None:
+    text = " ".join(comment(path))
+    assert re.search(r"https?://|PyTorch|\(\d{4}\)|digits", text)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_the_command_in_a_file_makes_sound_trials(path: Path, composer: Composer) -> None:
+    for command in commands(path):
+        program, verb, *overrides = shlex.split(command)
+        assert (program, verb) == ("optbench", "sweep")
+        trials = [Trial.from_config(config) for config in composer.configs(overrides, one_trial=False)]
+        assert trials
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_a_component_is_named_like_its_file(path: Path) -> None:
+    config = yaml.safe_load(path.read_text()) or {}
+    node = config.get(path.parent.name, config)
+    if "_target_" in node:
+        assert node["name"] == path.stem
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_numbers_are_written_out(path: Path) -> None:
+    text = re.sub(r"#.*", "", path.read_text())
+    assert not re.search(r"\b\d+(\.\d+)?[eE][-+]?\d+\b", text), "write 0.001, not 1e-3"
+
+
+def test_a_key_of_the_primary_config_is_known_to_a_trial(composer: Composer) -> None:
+    (config,) = composer.configs([], one_trial=True)
+    assert Trial.from_config(config).config["seed"] == 0

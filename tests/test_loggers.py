@@ -1,0 +1,69 @@
+"""Tracking: what a logger hears, and what it sends."""
+
+from pathlib import Path
+
+import pytest
+
+from optbench.executors.serial import execute
+from optbench.loggers import NullLogger, WandbLogger
+from optbench.measurement import Measurement, Status
+from optbench.store import Store
+from optbench.trial import Trial
+from tests.conftest import MakeTrial
+
+QUICK = ["task=quadratic", "budget.num_steps=20", "evaluation.every_num_steps=10"]
+
+
+class Recorder:
+    """Writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def start(self, trial: Trial, *, sweep: str) -> None:
+        self.heard.append(f"start {trial.seed} in {sweep}")
+
+    def log(self, measurement: Measurement) -> None:
+        self.heard.append(f"step {measurement.step}")
+
+    def finish(self, summary: object, *, succeeded: bool) -> None:
+        assert summary
+        self.heard.append(f"finish {succeeded}")
+
+
+def run(trials: list[Trial], logger: NullLogger | WandbLogger | Recorder, results: Path) -> list[Status]:
+    statuses: list[Status] = []
+    execute(
+        trials,
+        store=Store(results, "default"),
+        logger=logger,
+        on_start=lambda _: None,
+        on_measurement=lambda *_: None,
+        on_result=lambda _, status, __: statuses.append(status),
+    )
+    return statuses
+
+
+def test_a_logger_hears_of_every_trial_in_order(make_trial: MakeTrial, tmp_path: Path) -> None:
+    recorder = Recorder()
+    trials = [
+        make_trial(*QUICK, "seed=0"),
+        make_trial(*QUICK, "optimizer=sgd", "optimizer.lr=10.0", "seed=1"),
+    ]
+    assert run(trials, recorder, tmp_path) == [Status.COMPLETED, Status.DIVERGED]
+    assert recorder.heard[:5] == ["start 0 in default", "step 0", "step 10", "step 20", "finish True"]
+    assert recorder.heard[-1] == "finish False"
+
+
+def test_wandb_writes_a_run_for_each_trial_offline(
+    make_trial: MakeTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_API_KEY", "canary" * 6 + "0000")
+    logger = WandbLogger(project="optbench", entity=None, mode="offline")
+    assert run([make_trial(*QUICK, "seed=0"), make_trial(*QUICK, "seed=1")], logger, tmp_path) == [Status.COMPLETED] * 2
+    runs = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(runs) == 2
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"test_loss" in written
+    assert b"canary" not in written

@@ -1,0 +1,288 @@
+"""From overrides to trials, and from trials to a store."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from optbench.errors import UsageError
+from optbench.store import Store
+from optbench.sweep import carry_out
+from optbench.sweeper import Composer
+from optbench.trial import Trial
+
+QUICK = ["task=quadratic", "budget.num_steps=20", "evaluation.every_num_steps=10"]
+
+
+def trials(composer: Composer, *overrides: str) -> list[Trial]:
+    return [Trial.from_config(config) for config in composer.configs(list(overrides), one_trial=False)]
+
+
+def sweep(composer: Composer, results: Path, *overrides: str) -> int:
+    arguments = [*QUICK, f"results={results}", *overrides]
+    return carry_out(composer.configs(arguments, one_trial=False), overrides=arguments)
+
+
+def test_a_sweep_is_every_combination_the_seed_varying_fastest(composer: Composer) -> None:
+    made = trials(composer, "optimizer=lion,adamw", "optimizer.lr=0.1,0.2")
+    assert [(trial.optimizer.name, trial.optimizer.arguments["lr"], trial.seed) for trial in made] == [
+        (name, lr, seed) for name in ("lion", "adamw") for lr in (0.1, 0.2) for seed in (0, 1, 2)
+    ]
+
+
+def test_seeds_that_are_given_take_the_place_of_the_default_ones(composer: Composer) -> None:
+    assert [trial.seed for trial in trials(composer, "seed=7")] == [7]
+    assert [trial.seed for trial in trials(composer, "seed=range(5)")] == [0, 1, 2, 3, 4]
+
+
+def test_an_experiment_brings_its_own_parameters_and_name(composer: Composer) -> None:
+    configs = composer.configs(["experiment=lr_grid", "optimizer=lion,adamw"], one_trial=False)
+    assert len(configs) == 2 * 7 * 3
+    assert {config["sweep"]["name"] for config in configs} == {"lr_grid"}
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("optimizer.lr=0.1,0.2", [0.1, 0.2]),
+        ("optimizer.lr=choice(0.1,0.2)", [0.1, 0.2]),
+        ("optimizer.lr=range(1,4)", [1.0, 2.0, 3.0]),
+        ("optimizer.lr=sort(0.3,0.1)", [0.1, 0.3]),
+        ("optimizer.lr=tag(coarse,choice(0.1,0.2))", [0.1, 0.2]),
+        ("optimizer.lr=1e-4,3e-4", [0.0001, 0.0003]),
+        ("optimizer.betas=[0.9,0.99],[0.95,0.98]", [[0.9, 0.99], [0.95, 0.98]]),
+    ],
+)
+def test_hydras_sweep_grammar_works(composer: Composer, override: str, values: list[object]) -> None:
+    key = override.partition("=")[0].removeprefix("optimizer.")
+    assert [trial.optimizer.arguments[key] for trial in trials(composer, override, "seed=0")] == values
+
+
+def test_a_glob_chooses_among_the_options_of_a_group(composer: Composer) -> None:
+    names = {trial.optimizer.name for trial in trials(composer, "optimizer=glob(adam*)", "seed=0")}
+    assert names == {"adam", "adamw", "adamw8bit"}
+
+
+def test_a_key_that_only_some_other_optimizer_has_is_no_obstacle(composer: Composer) -> None:
+    """Hydra's own sweeper checks `optimizer.d0` against the default optimizer, which has no such key."""
+    made = trials(composer, "optimizer=prodigy", "optimizer.d0=0.00001,0.0001", "seed=0")
+    assert [trial.optimizer.arguments["d0"] for trial in made] == [0.00001, 0.0001]
+
+
+def test_the_example_of_the_readme_composes(composer: Composer) -> None:
+    overrides = [
+        "optimizer=lion,adamw",
+        "task=mnist_mlp",
+        "optimizer.lr=1e-4,3e-4",
+        "seed=range(5)",
+        "optimizer.betas=[0.9,0.99]",
+        "+schedule.warmup=0.1",
+    ]
+    made = trials(composer, *overrides)
+    assert len(made) == 2 * 2 * 5
+    assert {trial.schedule.arguments["warmup"] for trial in made} == {0.1}
+    assert {trial.data.name for trial in made if trial.data} == {"mnist"}
+
+
+def test_each_task_brings_its_own_data_unless_told_otherwise(composer: Composer) -> None:
+    made = trials(composer, "task=digits_mlp,quadratic,mnist_mlp", "seed=0")
+    assert [trial.data.name if trial.data else None for trial in made] == ["digits", None, "mnist"]
+    (other,) = trials(composer, "task=mnist_mlp", "data=digits", "seed=0")
+    assert other.data is not None
+    assert other.data.name == "digits"
+
+
+def test_a_key_can_be_added_forced_and_deleted(composer: Composer) -> None:
+    (added,) = trials(composer, "+optimizer.maximize=true", "~optimizer.foreach", "++optimizer.lr=0.5", "seed=0")
+    assert added.optimizer.arguments["maximize"] is True
+    assert "foreach" not in added.optimizer.arguments
+    assert added.optimizer.arguments["lr"] == 0.5
+
+
+def test_a_whole_number_becomes_a_float_where_the_file_has_one(composer: Composer) -> None:
+    (one,) = trials(composer, "optimizer.lr=1", "seed=0")
+    (same,) = trials(composer, "optimizer.lr=1.0", "seed=0")
+    assert one.id == same.id
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimzer=lion", r"unknown key 'optimzer'. Did you mean 'optimizer'\?"),
+        ("optimizer=lino", r"unknown optimizer 'lino'. Did you mean 'lion'\?\nAllowed: adafactor, .*sgd"),
+        ("task=mnist", r"unknown task 'mnist'. Did you mean 'mnist_mlp'"),
+        (
+            "optimizer.lrr=0.1",
+            r"unknown key 'optimizer.lrr' for optimizer=adamw. Did you mean 'optimizer.lr'",
+        ),
+        ("budget.num_step=3", r"unknown key 'budget.num_step'. Did you mean 'budget.num_steps'"),
+        ("+budget.num_step=3", r"unknown key 'budget.num_step'. Did you mean 'budget.num_steps'"),
+        ("+foo=1", r"unknown key 'foo'"),
+        ("seed.x=1", r"seed is a single value"),
+        ("optimizer.lr=abc", r"optimizer.lr='abc': expected a number .*got text"),
+        ("optimizer.lr=true", r"optimizer.lr=True: expected a number"),
+        ("optimizer.betas=0.9", r"optimizer.betas=0.9: expected a list"),
+        ("optimizer.betas=[0.9,x]", r"optimizer.betas='x': expected a number"),
+        ("optimizer.amsgrad=1", r"optimizer.amsgrad=1: expected true or false"),
+        ("seed=1.5", r"seed=1.5: expected a whole number"),
+        ("seed=-1", r"seed=-1: it must be 0 or above"),
+        ("budget.num_steps=0", r"budget.num_steps=0: it must be above 0"),
+        ("budget.num_steps=ten", r"budget.num_steps='ten': expected int"),
+        ("hardware.device=gpu", r"unknown value 'gpu' for hardware.device. Did you mean 'cpu'"),
+        ("target.value=0.9", r"a target needs both"),
+        ("optimizer.lr=interval(0.1,1)", r"an interval has no values"),
+        ("seed=range(5", r"seed=range\(5: not a valid override"),
+        ("optimizer.lr=${optimizer.nothing}", r"optimizer.lr: .*optimizer.nothing"),
+    ],
+)
+def test_a_mistake_is_explained(composer: Composer, override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        trials(composer, override)
+
+
+def test_a_list_of_values_is_refused_for_a_single_run(composer: Composer) -> None:
+    with pytest.raises(UsageError, match="optbench sweep optimizer=lion,adamw"):
+        composer.configs(["optimizer=lion,adamw"], one_trial=True)
+
+
+def test_a_sweep_stores_every_trial_and_the_same_command_trains_nothing(
+    composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(composer, tmp_path, "optimizer=sgd,adam") == 0
+    files = sorted((tmp_path / "default" / "trials").iterdir())
+    before = [(file.name, file.stat().st_mtime_ns) for file in files]
+    assert len(before) == 6
+    assert "6 trials to run" in capsys.readouterr().out
+
+    assert sweep(composer, tmp_path, "optimizer=sgd,adam") == 0
+    assert "nothing to run, 6 stored already" in capsys.readouterr().out
+    assert [(file.name, file.stat().st_mtime_ns) for file in files] == before
+
+
+def test_a_larger_sweep_trains_only_what_is_new(
+    composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(composer, tmp_path, "optimizer.lr=0.1")
+    sweep(composer, tmp_path, "optimizer.lr=0.1,0.2")
+    assert "3 trials to run, 3 stored already" in capsys.readouterr().out
+
+
+def test_a_trial_that_is_spelt_twice_runs_once(
+    composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(composer, tmp_path, "optimizer.lr=0.001,1e-3", "seed=0")
+    assert "1 trials to run, 1 duplicates merged" in capsys.readouterr().out
+
+
+def test_a_diverged_trial_is_a_row(composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "task=quadratic_deep",
+        "optimizer=sgd",
+        "optimizer.lr=0.01,0.0398",
+        "seed=0",
+        f"results={tmp_path}",
+    ]
+    assert carry_out(composer.configs(arguments, one_trial=False), overrides=arguments) == 1
+    output = capsys.readouterr().out
+    assert "lr=0.0398" in output
+    assert "1 diverged" in output
+    index = Store(tmp_path, "default").index().set_index("status")
+    assert index.loc["diverged", "diverged_at_step"] > 1
+    assert index.loc["completed", "test_loss"] < 100.0
+
+
+class Explosive:
+    """A quadratic that raises in its fifth step when its seed is 1."""
+
+    def __init__(self, *, condition_number: float, dimension: int, seed: int, device: object) -> None:
+        from optbench.tasks.quadratic import Quadratic
+
+        self._inner = Quadratic(condition_number=condition_number, dimension=dimension, seed=seed, device=device)  # type: ignore[arg-type]
+        self.model = self._inner.model
+        self.batches = self._inner.batches
+        self.evaluate = self._inner.evaluate
+        self._steps_left = 4 if seed == 1 else 10**9
+
+    def loss(self, batch: None) -> object:
+        self._steps_left -= 1
+        if self._steps_left < 0:
+            raise RuntimeError("boom [at] 100 %")
+        return self._inner.loss(batch)
+
+
+def test_a_trial_that_raises_is_a_row_and_the_others_go_on(
+    composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = "task._target_=tests.test_sweeper.Explosive"
+    assert sweep(composer, tmp_path, target) == 1
+    index = Store(tmp_path, "default").index().set_index("seed")
+    assert dict(index["status"]) == {0: "completed", 1: "crashed", 2: "completed"}
+    assert index.loc[1, "reason"] == "RuntimeError: boom [at] 100 %"
+    output = capsys.readouterr().out
+    assert "1 crashed" in output
+    assert "RuntimeError: boom [at] 100 %" in output
+
+    # It is a result like any other, until it is asked for again: then the old one is set aside, not overwritten.
+    sweep(composer, tmp_path, target)
+    assert "nothing to run, 3 stored already" in capsys.readouterr().out
+    sweep(composer, tmp_path, target, "sweep.rerun=[crashed]")
+    assert "1 trials to run, 2 stored already" in capsys.readouterr().out
+    assert len(list((tmp_path / "default" / "superseded").iterdir())) == 1
+    assert len(list((tmp_path / "default" / "trials").iterdir())) == 3
+
+
+def test_a_mistake_in_one_trial_stops_the_sweep_before_any_trains(composer: Composer, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="refuses lr=-1"):
+        sweep(composer, tmp_path, "optimizer=sgd,adam", "optimizer.lr=0.1,-1")
+    assert not (tmp_path / "default" / "trials").exists()
+
+
+def test_a_damaged_result_is_set_aside_and_trained_again(
+    composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(composer, tmp_path, "seed=0")
+    (file,) = (tmp_path / "default" / "trials").iterdir()
+    file.write_text(file.read_text().replace("completed", "complete!"))
+    sweep(composer, tmp_path, "seed=0")
+    captured = capsys.readouterr()
+    assert "did not hold what was written" in captured.err
+    assert "1 trials to run" in captured.out
+    assert len(list((tmp_path / "default" / "quarantine").iterdir())) == 1
+
+
+def test_an_unknown_status_to_run_again_is_a_mistake(composer: Composer, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown status 'crash' .*Did you mean 'crashed'"):
+        sweep(composer, tmp_path, "sweep.rerun=crash")
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_clear_error(composer: Composer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UsageError, match="cannot be written to"):
+        sweep(composer, tmp_path / "file", "seed=0")
+
+
+def test_a_full_disk_stops_the_sweep_and_keeps_what_was_stored(
+    composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    links = []
+
+    def link(source: object, target: object) -> None:
+        links.append(target)
+        if len(links) == 2:
+            raise OSError(28, "No space left on device")
+        original(source, target)  # type: ignore[arg-type]
+
+    original = os.link
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(UsageError, match=r"No space left on device[^$]*What was stored before is kept"):
+        sweep(composer, tmp_path)
+    monkeypatch.undo()
+    assert len(list((tmp_path / "default" / "trials").iterdir())) == 1
+    sweep(composer, tmp_path)
+    assert "2 trials to run, 1 stored already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("override", ["results=a,b", "sweep.name=a,b", "logger=none,wandb"])
+def test_what_a_sweep_has_once_cannot_be_swept(composer: Composer, tmp_path: Path, override: str) -> None:
+    with pytest.raises(UsageError, match=r"one sweep has one value for it"):
+        sweep(composer, tmp_path, override, "seed=0")
