@@ -23,9 +23,7 @@ def locate(component: Component, *, group: str) -> Callable[..., Any]:
             "Install the package that it names, or correct the dotted name."
         ) from error
     if not callable(target):
-        raise UsageError(
-            f"{group} {component.name!r}: _target_={component.target} is not a class or function."
-        )
+        raise UsageError(f"{group} {component.name!r}: _target_={component.target} is not a class or function.")
     return target  # type: ignore[no-any-return]
 
 
@@ -45,8 +43,7 @@ def check_arguments(component: Component, *, group: str, supplied: Collection[st
     named = {
         name: parameter
         for name, parameter in parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and name not in supplied
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name not in supplied
     }
     for key in component.arguments:
         if key not in named and not accepts_any:
@@ -66,15 +63,11 @@ def signature(component: Component, *, group: str) -> Mapping[str, inspect.Param
     try:
         return inspect.signature(target).parameters
     except ValueError as error:
-        raise UsageError(
-            f"{group} {component.name!r}: {component.target} does not say what it accepts."
-        ) from error
+        raise UsageError(f"{group} {component.name!r}: {component.target} does not say what it accepts.") from error
 
 
 def build(component: Component, *, group: str, **supplied: Any) -> Any:
     """Call the target with its arguments and with what optbench supplies."""
     check_arguments(component, group=group, supplied=supplied)
-    arguments = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in component.arguments.items()
-    }
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in component.arguments.items()}
     return locate(component, group=group)(**arguments, **supplied)

@@ -15,7 +15,7 @@ WIDTH_OF_A_FILE = 160  # where output is no terminal, nothing is gained by foldi
 def console(*, stderr: bool = False) -> Console:
     """The terminal, or a wide page where the output goes to a file or pipe."""
     found = Console(stderr=stderr, highlight=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH_OF_A_FILE)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH_OF_A_FILE, height=100)
 
 
 def warn(message: str) -> None:

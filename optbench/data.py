@@ -153,17 +153,11 @@ def _decode(files: Sequence[Path], *, image_column: str, label_column: str) -> l
     key = hashlib.sha256(f"{image_column}/{label_column}".encode())
     for file in files:
         key.update(file.read_bytes())
-    cache = (
-        Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        / "optbench"
-        / f"{key.hexdigest()}.npz"
-    )
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "optbench" / f"{key.hexdigest()}.npz"
     if cache.is_file():
         with np.load(cache) as stored:
             return [stored[name] for name in sorted(stored.files)]
-    arrays = [
-        array for file in files for array in _read(file, image_column=image_column, label_column=label_column)
-    ]
+    arrays = [array for file in files for array in _read(file, image_column=image_column, label_column=label_column)]
     cache.parent.mkdir(parents=True, exist_ok=True)
     partial = cache.with_suffix(f".{os.getpid()}.npz")
     np.savez(partial, *arrays)
@@ -171,9 +165,7 @@ def _decode(files: Sequence[Path], *, image_column: str, label_column: str) -> l
     return arrays
 
 
-def _read(
-    file: Path, *, image_column: str, label_column: str
-) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+def _read(file: Path, *, image_column: str, label_column: str) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
     import pyarrow.parquet
     from PIL import Image
 

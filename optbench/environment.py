@@ -69,9 +69,7 @@ def _commit() -> dict[str, Any]:
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        result = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
-        )
+        result = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
         return result.stdout.strip() if result.returncode == 0 else ""
 
     try:

@@ -8,9 +8,7 @@ class UsageError(Exception):
     """What was given cannot be used; the message says what is allowed and what to do next."""
 
 
-def unknown(
-    kind: str, given: str, allowed: Iterable[str], *, where: str = "", prefix: str = ""
-) -> UsageError:
+def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "", prefix: str = "") -> UsageError:
     """The error for a name that is not among those allowed, with the nearest one that is.
 
     Args:

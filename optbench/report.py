@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from optbench import tables
+from optbench import cells, tables
 from optbench.store import Store
 
 
@@ -47,10 +47,10 @@ class Report:
     def markdown(self) -> str:
         """All tables with their notes, as Markdown."""
         parts = [
-            f"## {_escape(self.title(task))}\n\n{_markdown_table(tables.cells(rows))}\n"
+            f"## {_escape(self.title(task))}\n\n{_markdown_table(cells.words(rows))}\n"
             for task, rows in self.tasks.items()
         ]
-        lines = [*tables.notes(self.rows, self.index), *self.failures()]
+        lines = [*cells.notes(self.rows, self.index), *self.failures()]
         return "\n".join([*parts, *(f"- {_escape(line)}" for line in lines)]) + "\n"
 
     def failures(self) -> list[str]:
@@ -63,14 +63,12 @@ class Report:
             path = self.store.path(trial["id"])
             lines.append(f"{name} {trial['status']}: {reason} (traceback in {path})")
         if self.num_missing:
-            lines.append(
-                f"{self.num_missing} planned trial(s) have no result yet: run the same command again."
-            )
+            lines.append(f"{self.num_missing} planned trial(s) have no result yet: run the same command again.")
         return lines
 
     def write(self) -> list[Path]:
         """Write `table.md` and `table.csv` beside the results; nothing in a folder that is read-only."""
-        csv = tables.frame(self.rows).map(_inert).rename(columns=_inert).to_csv(index=False)
+        csv = cells.numbers(self.rows).map(_inert).rename(columns=_inert).to_csv(index=False)
         try:
             return [self.store.write("table.md", self.markdown()), self.store.write("table.csv", csv)]
         except OSError:
@@ -89,13 +87,12 @@ def report(store: Store, *, everything: bool = False) -> Report:
     return Report(store=store, index=asked, rows=tables.rows(asked), num_missing=len(order) - len(asked))
 
 
-def _markdown_table(cells: pd.DataFrame) -> str:
-    lines = [[_escape(str(cell)) for cell in line] for line in [list(cells), *cells.to_numpy().tolist()]]
+def _markdown_table(table: pd.DataFrame) -> str:
+    lines = [[_escape(str(cell)) for cell in line] for line in [list(table), *table.to_numpy().tolist()]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * max(width, 3) for width in widths])
     return "\n".join(
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
-        for line in lines
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines
     )
 
 

@@ -176,13 +176,9 @@ def _memory(
             optimizer.step()
 
         try:
-            peak_bytes = memory.peak_tensor_bytes(
-                one_more_step, module=task.model, optimizer=optimizer, batch=batch
-            )
+            peak_bytes = memory.peak_tensor_bytes(one_more_step, module=task.model, optimizer=optimizer, batch=batch)
             peak_bytes_are = "tensor bytes of a step"
-        except (
-            Exception
-        ) as error:  # the training is done: its result must not be lost to a step that cannot be traced
+        except Exception as error:  # the training is done: its result must not be lost to a step that cannot be traced
             peak_bytes, peak_bytes_are = None, f"not measured ({type(error).__name__}: {error})"
     return {
         "num_parameters": sum(parameter.numel() for parameter in trained),

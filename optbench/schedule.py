@@ -40,12 +40,8 @@ def step(*, milestones: Sequence[float], gamma: float, warmup: float) -> Schedul
     """The rate times `gamma` at each of the `milestones`, given in progress."""
     _check_factor("gamma", gamma)
     if any(not 0.0 < milestone < 1.0 for milestone in milestones):
-        raise UsageError(
-            f"schedule.milestones={list(milestones)}: each lies between 0 and 1, as a part of the budget."
-        )
-    return _warmed_up(
-        warmup, lambda progress: gamma ** sum(progress >= milestone for milestone in milestones)
-    )
+        raise UsageError(f"schedule.milestones={list(milestones)}: each lies between 0 and 1, as a part of the budget.")
+    return _warmed_up(warmup, lambda progress: gamma ** sum(progress >= milestone for milestone in milestones))
 
 
 def inverse_sqrt(*, timescale: float, warmup: float) -> Schedule:

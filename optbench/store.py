@@ -20,7 +20,6 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,6 @@ class Store:
         record = {
             "schema": SCHEMA,
             "id": trial.id,
-            "setting": replace(trial, seed=0).id,
             "config": json_safe(trial.config),
             "status": result.status,
             "summary": result.summary,
@@ -227,7 +225,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "id": record["id"],
         "task": config["task"]["name"],
         "optimizer": config["optimizer"]["name"],
-        "setting": record["setting"],
+        "setting": Trial.from_config({**config, "seed": 0}).id,
         "seed": config["seed"],
         "status": record["status"],
         **{f"config.{part}": json.dumps(value) for part, value in config.items() if part != "seed"},

@@ -1,6 +1,7 @@
 """What people see of a sweep in a terminal: its progress and its table."""
 
 import io
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Self
 
 import pandas as pd
 from rich import box
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement as Width
 from rich.progress import (
     BarColumn,
     TaskProgressColumn,
@@ -22,7 +25,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from optbench import tables
+from optbench import cells
 from optbench.console import console, warn
 from optbench.measurement import Measurement, Status
 from optbench.report import Report, report
@@ -100,11 +103,7 @@ class Progress:
 
     def _line(self, text: str, completed: float) -> None:
         self._last_line = time.monotonic()
-        left = (
-            (self._last_line - self._started) / completed * (self._num_trials - completed)
-            if completed
-            else 0.0
-        )
+        left = (self._last_line - self._started) / completed * (self._num_trials - completed) if completed else 0.0
         self._console.print(
             f"[{self._num_done}/{self._num_trials}] {escape(text)}, {left:.0f} s left".replace("[", "\\[", 1)
         )
@@ -125,10 +124,11 @@ def show(found: Report, *, svg: Path | None = None) -> None:
         svg: a file for a picture of the same.
     """
     page = console()
-    parts = [_table(tables.cells(rows), title=found.title(task)) for task, rows in found.tasks.items()]
-    for part in parts:
-        page.print(part)
-    for note in tables.notes(found.rows, found.index):
+    contents = {found.title(task): cells.words(rows) for task, rows in found.tasks.items()}
+    for title, content in contents.items():
+        for part in _fitting(content, title=title, width=page.width):
+            page.print(part)
+    for note in cells.notes(found.rows, found.index):
         page.print(f"[dim]{escape(note)}[/]")
     for line in found.failures():
         page.print(f"[red]{escape(line)}[/]", soft_wrap=True)
@@ -137,18 +137,40 @@ def show(found: Report, *, svg: Path | None = None) -> None:
     written = " ".join(str(path) for path in found.write())
     page.print(f"[dim]Written: {escape(written)}[/]", soft_wrap=True)
     if svg is not None:
-        picture = Console(record=True, width=120, file=io.StringIO())
-        for part in parts:
-            picture.print(part)
-        picture.save_svg(str(svg), title="optbench")
+        svg.write_text(_picture([_table(content, title=title) for title, content in contents.items()]))
 
 
-def _table(cells: pd.DataFrame, *, title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in map(str, cells.columns):
+def _picture(parts: Sequence[Table]) -> str:
+    """The tables as an SVG that asks no other host for a font."""
+    picture = Console(record=True, width=max(map(_width, parts)), height=1000, file=io.StringIO())
+    for part in parts:
+        picture.print(part)
+    without_fonts = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    return picture.export_svg(title="optbench", code_format=without_fonts)
+
+
+def _fitting(content: pd.DataFrame, *, title: str, width: int) -> list[Table]:
+    """One table, or in a narrow terminal two: what the settings reach, and what they cost."""
+    whole = _table(content, title=title)
+    if _width(whole) <= width:
+        return [whole]
+    rows = list(content.columns[:3])
+    price = [name for name in content if str(name).startswith(("step (", "state (")) or name in ("peak", "failed")]
+    return [_table(content.drop(columns=price), title=title), _table(content[rows + price], title="cost")]
+
+
+def _width(table: Table) -> int:
+    page = Console(width=1000, height=1000)  # both, or a dumb terminal is taken to be 80 wide
+    return Width.get(page, page.options, table).maximum
+
+
+def _table(content: pd.DataFrame, *, title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in map(str, content.columns):
         left = name in ("", "optimizer", "setting", "failed")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name not in ("setting", "failed"))
-    for line in cells.itertuples(index=False, name=None):
+        heading = name.replace(" (", "\n(")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=name in ("", "optimizer"))
+    for line in content.itertuples(index=False, name=None):
         style = {"★": "bold green", "=": "green"}.get(str(line[0]))
         table.add_row(*(_cell(str(cell)) for cell in line), style=style)
     return table

@@ -75,9 +75,7 @@ def train(
             if not value <= max_loss:
                 lr = optimizer.param_groups[0]["lr"]
                 metrics = {"train_loss": value}
-                yield Measurement(
-                    step=index, seconds=clock.seconds, lr=lr, metrics=metrics, status=Status.DIVERGED
-                )
+                yield Measurement(step=index, seconds=clock.seconds, lr=lr, metrics=metrics, status=Status.DIVERGED)
                 return
         fetched += block
 

@@ -14,6 +14,11 @@ from optbench.errors import UsageError, unknown
 Direction = Literal["min", "max"]
 T = TypeVar("T")
 
+# The parts of a config that make a trial, and those that are about where its results go.
+PARTS = ("task", "data", "optimizer", "schedule", "budget", "evaluation", "target", "divergence", "hardware", "seed")
+ELSEWHERE = ("logger", "sweep", "results")
+CURVE_COLUMNS = ("step", "seconds", "lr")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
@@ -102,43 +107,32 @@ class Trial:
         Raises:
             UsageError: a key is unknown or missing, or a value has the wrong type or range.
         """
-        known = {
-            "task",
-            "data",
-            "optimizer",
-            "schedule",
-            "budget",
-            "evaluation",
-            "target",
-            "divergence",
-            "hardware",
-        }
-        known |= {"seed", "logger", "sweep", "results"}
         for key in config:
-            if key not in known:
-                raise unknown("key", str(key), known)
-        task = dict(config["task"])
-        advised = {key: task.pop(key, None) for key in ("num_steps", "evaluate_every_num_steps")}
-        metrics = dict(task.pop("metrics", None) or {})
-        budget = parse(Budget, config["budget"], where="budget")
+            if key not in (*PARTS, *ELSEWHERE):
+                raise unknown("key", str(key), (*PARTS, *ELSEWHERE))
+        parts = {key: _part(config, key) for key in PARTS if key not in ("data", "seed")}
+        task = dict(parts["task"])
+        num_steps, every_num_steps = task.pop("num_steps", None), task.pop("evaluate_every_num_steps", None)
+        metrics = _metrics(task.pop("metrics", None) or {})
+        budget = parse(Budget, parts["budget"], where="budget")
         if budget.num_steps is None and budget.seconds is None:
-            budget = parse(Budget, {"num_steps": advised["num_steps"], "seconds": None}, where="task")
-        evaluation = dict(config["evaluation"])
+            budget = parse(Budget, {"num_steps": num_steps, "seconds": None}, where="task")
+        evaluation = dict(parts["evaluation"])
         if evaluation.get("every_num_steps") is None:
-            evaluation["every_num_steps"] = advised["evaluate_every_num_steps"]
+            evaluation["every_num_steps"] = every_num_steps
         trial = cls(
             task=component(task, group="task"),
-            data=component(config["data"], group="data") if config.get("data") else None,
-            optimizer=component(config["optimizer"], group="optimizer"),
-            schedule=component(config["schedule"], group="schedule"),
+            data=component(_part(config, "data"), group="data") if config.get("data") is not None else None,
+            optimizer=component(parts["optimizer"], group="optimizer"),
+            schedule=component(parts["schedule"], group="schedule"),
             budget=budget,
             evaluation=parse(Evaluation, evaluation, where="evaluation"),
-            target=_target(config["target"], metrics),
-            max_loss=parse(_Divergence, config["divergence"], where="divergence").max_loss,
-            hardware=parse(Hardware, config["hardware"], where="hardware"),
-            seed=_value(config["seed"], int, where="seed"),
+            target=_target(parts["target"], metrics),
+            max_loss=parse(_Divergence, parts["divergence"], where="divergence").max_loss,
+            hardware=parse(Hardware, parts["hardware"], where="hardware"),
+            seed=_value(config.get("seed"), int, where="seed"),
             config={
-                **{key: value for key, value in config.items() if key not in ("logger", "sweep", "results")},
+                **{key: value for key, value in config.items() if key in PARTS},
                 "budget": _plain(budget),
                 "evaluation": evaluation,
             },
@@ -165,6 +159,12 @@ class Trial:
 @dataclass(frozen=True, kw_only=True)
 class _Divergence:
     max_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AskedTarget:
+    metric: str | None
+    value: float | None
 
 
 def component(config: Mapping[str, Any], *, group: str) -> Component:
@@ -220,14 +220,33 @@ def _value(value: Any, hint: Any, *, where: str) -> Any:
     raise UsageError(f"{where}={value!r}: expected {names}, got {type(value).__name__}.")
 
 
+def _part(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key)
+    if value is None:
+        raise UsageError(f"{key} is missing: a trial needs it.")
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{key}={value!r}: expected a mapping of keys, got {type(value).__name__}.")
+    return value
+
+
+def _metrics(config: Any) -> dict[str, Direction]:
+    if not isinstance(config, Mapping):
+        raise UsageError(f"task.metrics={config!r}: expected a mapping of metrics to min or max.")
+    for name in config:
+        if name in CURVE_COLUMNS:
+            raise UsageError(f"task.metrics: {name!r} is a column of every curve; give the metric another name.")
+    return {str(name): _value(value, Direction, where=f"task.metrics.{name}") for name, value in config.items()}
+
+
 def _target(config: Mapping[str, Any], metrics: Mapping[str, Direction]) -> Target | None:
-    if config.get("metric") is None and config.get("value") is None:
+    asked = parse(_AskedTarget, config, where="target")
+    if asked.metric is None and asked.value is None:
         return None
-    if config.get("metric") is None or config.get("value") is None:
+    if asked.metric is None or asked.value is None:
         raise UsageError("a target needs both target.metric=<name> and target.value=<number>.")
-    if config["metric"] not in metrics:
-        raise unknown("metric", config["metric"], metrics, where="for target.metric")
-    return parse(Target, {**config, "direction": metrics[config["metric"]]}, where="target")
+    if asked.metric not in metrics:
+        raise unknown("metric", asked.metric, metrics, where="for target.metric")
+    return Target(metric=asked.metric, value=asked.value, direction=metrics[asked.metric])
 
 
 def _plain(value: Any) -> Any:

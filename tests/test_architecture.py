@@ -100,15 +100,11 @@ def test_a_module_is_one_noun_and_stays_short(module: str) -> None:
 def test_a_function_takes_at_most_three_positional_parameters(module: str) -> None:
     for node in ast.walk(ast.parse({**MODULES, **TASKS}[module].read_text())):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("__"):
-            positional = [
-                argument.arg for argument in node.args.posonlyargs + node.args.args if argument.arg != "self"
-            ]
+            positional = [argument.arg for argument in node.args.posonlyargs + node.args.args if argument.arg != "self"]
             assert len(positional) <= 3, node.name
 
 
 def test_importing_optbench_imports_nothing_heavy() -> None:
     script = "import sys, optbench, optbench.cli; print(sorted(sys.modules))"
     names = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert not [
-        name for name in ("torch", "pandas", "numpy", "hydra", "wandb", "rich") if f"'{name}'" in names
-    ]
+    assert not [name for name in ("torch", "pandas", "numpy", "hydra", "wandb", "rich") if f"'{name}'" in names]

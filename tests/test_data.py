@@ -75,9 +75,7 @@ def test_images_are_decoded_scaled_and_normalised(folder: Path) -> None:
     assert (found.test_inputs.shape, found.num_classes) == ((6, 1, 4, 4), 3)
 
 
-@pytest.mark.parametrize(
-    "place", ["tiny/train.parquet", "train.parquet", "data/train-00000-of-00001.parquet"]
-)
+@pytest.mark.parametrize("place", ["tiny/train.parquet", "train.parquet", "data/train-00000-of-00001.parquet"])
 def test_a_folder_may_hold_the_files_in_the_usual_places(place: str, tmp_path: Path) -> None:
     for split, seed in (("train", 0), ("test", 1)):
         file = tmp_path / "copies" / place.replace("train", split)
@@ -85,9 +83,7 @@ def test_a_folder_may_hold_the_files_in_the_usual_places(place: str, tmp_path: P
     assert len(load(path=str(tmp_path / "copies")).train_labels) == 3
 
 
-def test_the_environment_names_a_folder_for_all_data_sets(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_names_a_folder_for_all_data_sets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTBENCH_DATA", str(folder))
     assert len(load().train_labels) == 9
 
@@ -166,9 +162,7 @@ def test_digits_are_split_within_each_class_and_normalised() -> None:
     everything = torch.cat((digits.train_inputs, digits.test_inputs))
     assert everything.mean().item() == pytest.approx(0.0, abs=0.001)
     assert everything.std().item() == pytest.approx(1.0, abs=0.001)
-    shares = torch.bincount(digits.test_labels) / torch.bincount(
-        torch.cat((digits.train_labels, digits.test_labels))
-    )
+    shares = torch.bincount(digits.test_labels) / torch.bincount(torch.cat((digits.train_labels, digits.test_labels)))
     assert shares.min() > 0.18
 
 

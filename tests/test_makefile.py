@@ -339,9 +339,7 @@ def test_the_checks_get_their_tools_and_the_optional_dependencies(either: Checko
         ("bench", ["tests/benchmarks"]),
     ],
 )
-def test_long_comparisons_and_benchmarks_run_when_asked_for(
-    checkout: Checkout, target: str, argv: list[str]
-) -> None:
+def test_long_comparisons_and_benchmarks_run_when_asked_for(checkout: Checkout, target: str, argv: list[str]) -> None:
     checkout.make(target, "PYTEST_FLAGS=-k 'a or b'")
     assert checkout.argv("pytest") == [*argv, "-k", "a or b"]
     assert [name for name in checkout.variables("pytest") if name.startswith(("MAKE", "MFLAGS"))] == []
@@ -371,9 +369,7 @@ def test_pins_that_are_newer_but_the_same_keep_the_environment(either: Checkout)
     either.installer_calls()
     either.write("constraints.txt", PINS)
     either.optbench("sweep")
-    assert [
-        call for call in either.installer_calls() if "venv" in call.split() or "torch==9.9.9" in call
-    ] == []
+    assert [call for call in either.installer_calls() if "venv" in call.split() or "torch==9.9.9" in call] == []
 
 
 def test_a_changed_pyproject_installs_the_package_again_and_nothing_else(either: Checkout) -> None:
@@ -389,9 +385,7 @@ INSTALLATIONS = {"torch": "torch==9.9.9", "core": "--editable .", "extras": "--e
 
 
 @pytest.mark.parametrize("spoiled", INSTALLATIONS.values(), ids=INSTALLATIONS.keys())
-def test_a_failed_installation_shows_why_and_is_made_up_for_the_next_time(
-    either: Checkout, spoiled: str
-) -> None:
+def test_a_failed_installation_shows_why_and_is_made_up_for_the_next_time(either: Checkout, spoiled: str) -> None:
     either.spoil(spoiled, "echo 'ERROR: no match' >&2; exit 1")
     failed = either.make("test")
     assert failed.returncode == 2
@@ -424,9 +418,7 @@ def test_an_interrupted_installation_is_made_up_for_the_next_time(either: Checko
     assert call in either.installer_calls()
 
 
-@pytest.mark.parametrize(
-    ("version", "found"), [("(3, 10, 13)", "Python 3.10.13"), ("(2, 7, 18)", "Python 2.7.18")]
-)
+@pytest.mark.parametrize(("version", "found"), [("(3, 10, 13)", "Python 3.10.13"), ("(2, 7, 18)", "Python 2.7.18")])
 def test_a_python_that_is_too_old_is_named_in_one_line(either: Checkout, version: str, found: str) -> None:
     pretend = f"import sys; sys.version_info = {version}; exec(sys.argv[1])"
     program(either.folder / "old", f'#!/bin/sh\nexec {sys.executable} -I -c "{pretend}" "$2"\n')
@@ -441,9 +433,7 @@ def test_a_python_that_is_too_old_is_named_in_one_line(either: Checkout, version
 
 def test_a_python_that_is_not_there_is_named_in_one_line(checkout: Checkout) -> None:
     message, _ = checkout.make("run", "PYTHON=python9").stderr.splitlines()
-    assert message.startswith(
-        "optbench needs Python 3.11 or newer; python9 is not to be found. Name another: make run"
-    )
+    assert message.startswith("optbench needs Python 3.11 or newer; python9 is not to be found. Name another: make run")
 
 
 def test_an_activated_environment_is_remade_from_the_python_under_it(tmp_path: Path) -> None:

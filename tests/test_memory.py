@@ -62,9 +62,7 @@ def test_the_peak_of_a_training_step_holds_parameters_gradients_state_and_activa
     peak = peak_tensor_bytes(step, module=module, optimizer=optimizer, batch=batch)
     weight = 100 * 50 * FLOAT
     held = 3 * weight + 8 * 100 * FLOAT  # parameters, gradients, momentum, batch
-    assert (
-        held <= peak <= held + 2 * 8 * 50 * FLOAT + 64
-    )  # and the outputs with their gradients, which are small
+    assert held <= peak <= held + 2 * 8 * 50 * FLOAT + 64  # and the outputs with their gradients, which are small
 
 
 def test_the_tracker_leaves_the_training_as_it_was() -> None:

@@ -59,9 +59,7 @@ def pip(*arguments: str | Path) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy of the checkout, where an earlier build cannot slip files in."""
     copy = tmp_path_factory.mktemp("source") / "optbench"
-    clutter = shutil.ignore_patterns(
-        ".*", "__pycache__", "*.egg-info", "build", "dist", "results", "wandb", "outputs"
-    )
+    clutter = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "results", "wandb", "outputs")
     shutil.copytree(ROOT, copy, ignore=clutter)
     (copy / "results/sweep").mkdir(parents=True)
     (copy / "results/sweep/trial.yaml").touch()
@@ -134,9 +132,7 @@ def test_optbench_is_imported_from_where_it_was_installed(environment: Environme
 
 
 @pytest.mark.packaging
-def test_the_command_lists_the_optimizers_away_from_the_checkout(
-    environment: Environment, tmp_path: Path
-) -> None:
+def test_the_command_lists_the_optimizers_away_from_the_checkout(environment: Environment, tmp_path: Path) -> None:
     done = environment.run("optbench", "list", "optimizers", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "adamw" in done.stdout

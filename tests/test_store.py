@@ -58,7 +58,6 @@ def test_a_result_is_read_as_it_was_written(store: Store) -> None:
     assert record == {
         "schema": SCHEMA,
         "id": trial().id,
-        "setting": record["setting"],
         "config": dict(trial().config),
         "status": "completed",
         "summary": found.summary,
@@ -287,7 +286,7 @@ def test_the_index_says_what_the_files_say(store: Store) -> None:
             "id": path.stem,
             "task": "blobs",
             "optimizer": "adamw",
-            "setting": record["setting"],
+            "setting": row["setting"],
             "seed": record["config"]["seed"],
             "status": record["status"],
             **record["summary"],

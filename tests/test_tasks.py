@@ -77,9 +77,7 @@ def test_a_trial_on_the_default_device_can_start(name: str, make_trial: MakeTria
 def image_data(num_train: int = 10) -> ImageData:
     inputs = torch.arange(num_train, dtype=torch.float32).view(-1, 1, 1, 1)
     labels = torch.arange(num_train) % 2
-    return ImageData(
-        train_inputs=inputs, train_labels=labels, test_inputs=inputs, test_labels=labels, num_classes=2
-    )
+    return ImageData(train_inputs=inputs, train_labels=labels, test_inputs=inputs, test_labels=labels, num_classes=2)
 
 
 def image_mlp(seed: int = 0, *, init_seed: int | None = None, order_seed: int | None = None) -> ImageMlp:

@@ -15,9 +15,7 @@ ROUNDS = 5
     [["--help"], ["sweep", "optimizer=lino"], ["sweep", "optimizer=lion", "optimizer.lrr=0.1"], ["list"]],
     ids=" ".join,
 )
-def test_the_command_answers_before_torch_would_be_imported(
-    arguments: list[str], benchmark: BenchmarkFixture
-) -> None:
+def test_the_command_answers_before_torch_would_be_imported(arguments: list[str], benchmark: BenchmarkFixture) -> None:
     torch_seconds: list[float] = []
 
     def before_each_round() -> None:
@@ -26,9 +24,7 @@ def test_the_command_answers_before_torch_would_be_imported(
         torch_seconds.append(time.perf_counter() - start)
 
     benchmark.pedantic(
-        lambda: subprocess.run(
-            [sys.executable, "-m", "optbench", *arguments], capture_output=True, check=False
-        ),
+        lambda: subprocess.run([sys.executable, "-m", "optbench", *arguments], capture_output=True, check=False),
         setup=before_each_round,
         rounds=ROUNDS,
     )

@@ -71,7 +71,5 @@ def test_the_index_against_the_files(store: Store, benchmark: BenchmarkFixture) 
         json.loads(file.read_bytes())
     ratio = min(benchmark.stats.stats.data) / (time.perf_counter() - start)
     benchmark.extra_info["ratio_to_reading_the_files"] = ratio
-    print(
-        f"\n{NUM_TRIALS} trials: {min(benchmark.stats.stats.data):.2f} s, {ratio:.2f} times reading the files"
-    )
+    print(f"\n{NUM_TRIALS} trials: {min(benchmark.stats.stats.data):.2f} s, {ratio:.2f} times reading the files")
     assert ratio < 1.0

@@ -1,0 +1,137 @@
+"""A table's content: in words for people, in numbers for pandas, and the notes that go with it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from optbench.measurement import Status
+from optbench.settings import words as setting_words
+from optbench.stats import COVERAGE, Estimate
+from optbench.tables import Row
+
+
+def words(table: Sequence[Row]) -> pd.DataFrame:
+    """The table in words, for people: columns without any content are left out."""
+    with_target = _with_target(table)
+    metrics = _metrics(table)
+    lines = []
+    for row in table:
+        line = {
+            "": {"best": "★", "tie": "=", "": ""}[row.mark],
+            "optimizer": row.optimizer,
+            "setting": " ".join(setting_words(row.setting)),
+            "seeds": f"{row.num_succeeded}/{row.num_trials}" if row.failures else str(row.num_trials),
+        }
+        for name in metrics:
+            line[name.replace("_", " ")] = _estimate(row.metrics.get(name), row, percent="accuracy" in name)
+        if with_target:
+            line["to target"] = _to_target(row)
+        line["step (ms)"] = f"{row.step_seconds * 1e3:.3g}" if row.step_seconds is not None else "-"
+        state = row.state_bytes_per_parameter
+        line["state (B/param)"] = f"{state:.2f}" if state is not None else "-"
+        line["peak"] = _bytes(row.peak_bytes)
+        line["failed"] = ", ".join(f"{count} {status}" for status, count in row.failures.items()) or "-"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def numbers(table: Sequence[Row]) -> pd.DataFrame:
+    """The table in numbers, for pandas and CSV: an estimate `x` takes four columns.
+
+    They are its mean `x`, `x_low`, `x_high` and `x_num_seeds`, over how many seeds it is.
+    """
+    with_target = _with_target(table)
+    metrics = _metrics(table)
+    return pd.DataFrame([_flat(row, metrics=metrics, with_target=with_target) for row in table])
+
+
+def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
+    """What the table says and on what, a sentence each."""
+    found = []
+    if any(row.mark for row in table):
+        found.append(
+            "★ best by the task's first metric; = not told apart from it by the seeds they share (95 % bootstrap)."
+        )
+    nums_seeds = {found.num_values for row in table for found in row.metrics.values()}
+    if 1 in nums_seeds:
+        found.append("A setting with one seed has no interval: seed noise alone may explain its place.")
+    if few := sorted(nums_seeds & COVERAGE.keys()):
+        held = ", ".join(f"over {num_seeds} seeds {COVERAGE[num_seeds] * 100:.0f} % of the time" for num_seeds in few)
+        found.append(f"Few seeds make intervals too narrow: they hold the true mean {held}, not 95 %.")
+    if any(row.failures for row in table):
+        found.append("Where trials failed, the means are over the others, and the setting ranks below.")
+    if "device_type" in index:
+        devices = sorted({str(device) for device in index["device"].dropna()})
+        peaks = {"cuda": "bytes allocated by a trial on the GPU", "cpu": "tensor bytes of a training step"}
+        peak = " or ".join(text for kind, text in peaks.items() if (index["device_type"] == kind).any())
+        threads = sorted({int(count) for count in index["num_threads"].dropna()})
+        found.append(
+            f"step: median seconds per training step, evaluation excluded, on {', '.join(devices)} "
+            f"({', '.join(map(str, threads))} thread(s)), as the trials ran. peak: {peak}, data set excluded."
+        )
+    return found
+
+
+def _metrics(table: Sequence[Row]) -> list[str]:
+    """All metrics of a table in the order of its columns."""
+    order = {"train_loss": 0, "test_loss": 1}
+    return sorted(dict.fromkeys(name for row in table for name in row.metrics), key=lambda name: order.get(name, 2))
+
+
+def _with_target(table: Sequence[Row]) -> bool:
+    return any(row.num_reached is not None for row in table)
+
+
+def _flat(row: Row, *, metrics: Sequence[str], with_target: bool) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "task": row.task,
+        "optimizer": row.optimizer,
+        "setting": " ".join(setting_words(row.setting)),
+        "mark": row.mark,
+        "num_trials": row.num_trials,
+        "num_succeeded": row.num_succeeded,
+        **{f"num_{status}": row.failures.get(status, 0) for status in Status if not status.succeeded},
+    }
+    estimates = {name: row.metrics.get(name) for name in metrics}
+    if with_target:
+        line["num_reached"] = row.num_reached
+        estimates |= {"steps_to_target": row.steps_to_target, "seconds_to_target": row.seconds_to_target}
+    for name, found in estimates.items():
+        line[name] = found.mean if found else None
+        line[f"{name}_low"] = found.low if found else None
+        line[f"{name}_high"] = found.high if found else None
+        line[f"{name}_num_seeds"] = found.num_values if found else 0
+    for name in ("step_seconds", "state_bytes_per_parameter", "peak_bytes"):
+        line[name] = getattr(row, name)
+    return line
+
+
+def _estimate(found: Estimate | None, row: Row, *, percent: bool) -> str:
+    if found is None:
+        return "-"
+    scale, digits, bounds, unit = (100.0, ".2f", ".1f", " %") if percent else (1.0, ".4g", ".3g", "")
+    text = f"{found.mean * scale:{digits}}{unit}"
+    if found.num_values < row.num_succeeded:
+        text += f" ({found.num_values}/{row.num_trials})"
+    if found.low is not None and found.high is not None:
+        text += f" [{found.low * scale:{bounds}}, {found.high * scale:{bounds}}]"
+    return text
+
+
+def _to_target(row: Row) -> str:
+    if row.num_reached is None:
+        return "-"
+    reached = f"{row.num_reached}/{row.num_trials}"
+    if row.steps_to_target is None or row.seconds_to_target is None:
+        return f"never ({reached})"
+    return f"{row.steps_to_target.mean:.0f} steps, {row.seconds_to_target.mean:.3g} s ({reached})"
+
+
+def _bytes(count: float | None) -> str:
+    if count is None:
+        return "-"
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count:.0f} B"
