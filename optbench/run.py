@@ -95,9 +95,7 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
         status = measurements[-1].status
         assert status is not None, "training ends with a status"
         summary = _memory(task, optimizer, device=device, allocated_before=allocated_before)
-    except UsageError:
-        raise
-    except Exception as error:
+    except Exception as error:  # whatever it is, it costs this trial alone
         status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.CRASHED
         summary = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     return Result(

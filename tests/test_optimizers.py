@@ -133,6 +133,13 @@ class Forgetful(torch.optim.SGD):
         super().__init__(params[:-1] or [nn.Parameter(torch.zeros(1))], lr=lr)
 
 
+class MatricesOnly(torch.optim.SGD):
+    """Leaves biases out."""
+
+    def __init__(self, params: list[nn.Parameter], lr: float) -> None:
+        super().__init__([parameter for parameter in params if parameter.ndim == 2], lr=lr)
+
+
 def test_an_optimizer_that_leaves_a_parameter_out_is_an_error() -> None:
     forgetful = Component(name="forgetful", target="tests.test_optimizers.Forgetful", arguments={"lr": 0.1})
     with pytest.raises(UsageError, match="leaves out 1 of 2 trainable parameters"):

@@ -286,3 +286,16 @@ def test_a_full_disk_stops_the_sweep_and_keeps_what_was_stored(
 def test_what_a_sweep_has_once_cannot_be_swept(composer: Composer, tmp_path: Path, override: str) -> None:
     with pytest.raises(UsageError, match=r"one sweep has one value for it"):
         sweep(composer, tmp_path, override, "seed=0")
+
+
+def test_an_optimizer_that_leaves_a_parameter_out_costs_its_own_trials_alone(
+    composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the real model shows it, when other trials may be stored already."""
+    target = "optimizer._target_=torch.optim.AdamW,tests.test_optimizers.MatricesOnly"
+    plain = ["~optimizer.betas", "~optimizer.eps", "~optimizer.amsgrad", "~optimizer.foreach", "~optimizer.fused"]
+    arguments = ["task=digits_mlp", "budget.num_steps=2", "seed=0", target, *plain, "~optimizer.weight_decay"]
+    arguments.append(f"results={tmp_path}")
+    assert carry_out(composer.configs(arguments, one_trial=False), overrides=arguments) == 1
+    assert "leaves out 3 of 6 trainable parameters" in capsys.readouterr().out
+    assert len(list((tmp_path / "default" / "trials").iterdir())) == 2
