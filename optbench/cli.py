@@ -8,7 +8,8 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
@@ -62,36 +63,51 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _hydra(arguments: list[str], *, multirun: bool) -> int:
     """`run` and `sweep`, and what any Hydra application answers: --help, --cfg, --info, completion."""
-    import hydra
     from hydra._internal.utils import get_args_parser
-    from hydra.errors import HydraException, MissingConfigException
-    from omegaconf.errors import OmegaConfBaseException
 
-    from optbench.sweeper import CONFIG_NAME, OptbenchSweeper, hydra_version, register
+    from optbench.sweeper import OptbenchSweeper, register
 
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors, and we word them
     register()
     parsed = get_args_parser().parse_args(arguments)
-    if parsed.help and parsed.config_dir is None:
-        print(_help(parsed.overrides))
-        return 0
-    asks_hydra = any((parsed.help, parsed.hydra_help, parsed.cfg, parsed.info, parsed.shell_completion))
-    if asks_hydra:
-        _hide_verb_from_completion()
-    else:
+    with _hydra_errors():
+        if parsed.help and parsed.config_dir is None:
+            print(_help(parsed.overrides))
+            return 0
+        if any((parsed.help, parsed.hydra_help, parsed.cfg, parsed.info, parsed.shell_completion)):
+            _hide_verb_from_completion()
+            _application(arguments)
+            return 0
         OptbenchSweeper.arguments = [line for line in parsed.overrides if not line.lstrip("+~").startswith("hydra")]
         OptbenchSweeper.one_trial = not (multirun or parsed.multirun)
         OptbenchSweeper.num_failed = 0
-        arguments = [line for line in arguments if line not in OptbenchSweeper.arguments]
-        arguments += [] if parsed.multirun else ["--multirun"]
+        others = [line for line in arguments if line not in OptbenchSweeper.arguments]
+        _application(others if parsed.multirun else [*others, "--multirun"])
+        return EXIT_FAILED_TRIALS if OptbenchSweeper.num_failed else 0
 
-    application = hydra.main(config_path="pkg://optbench.conf", config_name=CONFIG_NAME, **hydra_version())(
-        lambda _: None
-    )
+
+def _application(arguments: Sequence[str]) -> None:
+    """Call the Hydra application as the shell would."""
+    import hydra
+
+    from optbench.sweeper import CONFIG_NAME, hydra_version
+
     previous = sys.argv
     sys.argv = ["optbench", *arguments]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors, and we word them
     try:
-        application()
+        hydra.main(config_path="pkg://optbench.conf", config_name=CONFIG_NAME, **hydra_version())(lambda _: None)()
+    finally:
+        sys.argv = previous
+
+
+@contextmanager
+def _hydra_errors() -> Iterator[None]:
+    """Hydra's errors in our words."""
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
     except MissingConfigException as error:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         if not error.options:
@@ -100,9 +116,6 @@ def _hydra(arguments: list[str], *, multirun: bool) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         cause = f": {error.__cause__}" if error.__cause__ else ""
         raise UsageError(f"{error}{cause}") from error
-    finally:
-        sys.argv = previous
-    return EXIT_FAILED_TRIALS if not asks_hydra and OptbenchSweeper.num_failed else 0
 
 
 def _help(overrides: Sequence[str]) -> str:

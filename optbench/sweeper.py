@@ -48,6 +48,7 @@ class OptbenchSweeper(Sweeper):
         del task_function
         self._loader = hydra_context.config_loader
         self._hydra_overrides = list(config.hydra.overrides.hydra)
+        self._config_name = str(config.hydra.job.config_name)
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan, run what is missing, and show the table.
@@ -57,7 +58,7 @@ class OptbenchSweeper(Sweeper):
         """
         del arguments  # Hydra's: without the overrides of the sweep
         given = type(self).arguments
-        composer = Composer(self._loader, self._hydra_overrides)
+        composer = Composer(self._loader, self._hydra_overrides, config_name=self._config_name)
         configs = composer.configs(given, one_trial=self.one_trial)
         type(self).num_failed = carry_out(configs, overrides=given)
 
@@ -86,10 +87,12 @@ class Composer:
     Args:
         loader: Hydra's.
         hydra_overrides: such as `hydra.searchpath=...`, given to every composition.
+        config_name: the primary config.
     """
 
-    def __init__(self, loader: ConfigLoader, hydra_overrides: Sequence[str]) -> None:
+    def __init__(self, loader: ConfigLoader, hydra_overrides: Sequence[str], *, config_name: str = CONFIG_NAME) -> None:
         self._loader = loader
+        self._config_name = config_name
         self._hydra_overrides = list(hydra_overrides)
         self._parser = OverridesParser.create(config_loader=loader)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
@@ -144,7 +147,7 @@ class Composer:
             self._check_option(group)
         lines = [*self._hydra_overrides, *(str(group.input_line) for group in groups)]
         try:
-            config = self._loader.load_configuration(CONFIG_NAME, overrides=lines, run_mode=RunMode.RUN)
+            config = self._loader.load_configuration(self._config_name, overrides=lines, run_mode=RunMode.RUN)
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(f"{' '.join(lines)}: {error}") from error
         OmegaConf.set_struct(config, False)
@@ -158,7 +161,7 @@ class Composer:
         if group.value() is None:
             raise UsageError(f"{group.input_line}: a group is not set to null; leave it out with ~{name}.")
         folder, _, option = f"{name}/{group.value()}".rpartition("/")
-        options = self._loader.get_group_options(folder, config_name=CONFIG_NAME, overrides=self._hydra_overrides)
+        options = self._loader.get_group_options(folder, config_name=self._config_name, overrides=self._hydra_overrides)
         if option not in options:
             raise unknown(name, str(group.value()), options)
 

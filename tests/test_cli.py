@@ -97,8 +97,9 @@ def test_cfg_shows_the_config_of_an_override(capsys: pytest.CaptureFixture[str])
     assert "lr: 0.5" in output
 
 
-def test_cfg_explains_a_mistake_as_well(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("--cfg", "job", "optimizer=lino") == 2
+@pytest.mark.parametrize("option", [["--cfg", "job"], ["--help"]])
+def test_cfg_and_help_explain_a_mistake_as_well(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*option, "optimizer=lino") == 2
     assert "Did you mean 'lion'" in capsys.readouterr().err
 
 
@@ -215,3 +216,11 @@ def test_an_interrupted_sweep_keeps_what_had_finished(
     assert "2 planned trial(s) have no result yet" in capsys.readouterr().out
     assert call("sweep", *QUICK, f"results={tmp_path}") == 0
     assert "2 trials to run, 1 stored already" in capsys.readouterr().out
+
+
+def test_a_primary_config_of_ones_own_is_used(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nbudget: {num_steps: 30}\n")
+    arguments = ["--config-dir", str(tmp_path), "--config-name", "mine", "task=quadratic", f"results={tmp_path / 'r'}"]
+    assert call("run", *arguments) == 0
+    (record,) = stored(tmp_path / "r")
+    assert record["config"]["budget"]["num_steps"] == 30  # type: ignore[index]

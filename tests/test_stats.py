@@ -103,6 +103,8 @@ def test_ties_are_judged_by_paired_differences() -> None:
     sometimes_worse = {0: 1.1, 1: 1.9, 2: 3.1}
     assert not ties(best, always_a_little_worse)
     assert ties(best, sometimes_worse)
+    assert ties(best, {0: 1.1, 1: 2.1, 2: 2.9}), "one seed of three says otherwise"
+    assert not ties(always_a_little_worse, best), "nor is what is always better a tie"
     assert ties(best, dict(best))
 
 
