@@ -170,14 +170,21 @@ def test_a_full_disk_leaves_earlier_results_readable_and_no_half_file(store: Sto
 
 
 PUBLISHER = """
-import itertools, json, sys
+import io, itertools, json, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 from optbench.store import Store
 from optbench.trial import Trial
 
+class SlowFile(io.FileIO):
+    def write(self, content):
+        for start in range(0, len(content), 1024):
+            super().write(content[start : start + 1024])
+            time.sleep(0.0002)
+
+Path.open = lambda self, mode: SlowFile(self, mode)  # so that most kills come in the midst of a write
 store, config = Store(Path(sys.argv[1]), "sweep"), json.loads(sys.argv[2])
-for seed in itertools.count():
+for seed in itertools.count(int(sys.argv[3])):
     curve = {"step": list(range(1000)), "test_loss": [seed / 7 + step for step in range(1000)]}
     result = SimpleNamespace(status="completed", summary={"test_loss": 0.5}, curve=curve, timing={},
                              environment={"packages": {}, "commit": None, "device": "", "device_type": "cpu",
@@ -191,17 +198,18 @@ for seed in itertools.count():
 def test_a_killed_process_leaves_whole_results_and_all_that_it_had_published(store: Store) -> None:
     generator = random.Random(0)
     confirmed: set[str] = set()
-    for _ in range(8):
+    for first_seed in range(0, 10_000, 1000):
         with subprocess.Popen(
-            [sys.executable, "-c", PUBLISHER, store.folder.parent, json.dumps(config())],
+            [sys.executable, "-c", PUBLISHER, store.folder.parent, json.dumps(config()), str(first_seed)],
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
             assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(generator.randrange(1, 20))]
-            threading.Event().wait(generator.random() * 0.01)
+            lines = [process.stdout.readline() for _ in range(generator.randrange(1, 6))]
+            threading.Event().wait(generator.random() * 0.03)
             process.send_signal(signal.SIGKILL)
             confirmed |= {line.strip() for line in [*lines, *process.stdout] if line.endswith("\n")}
+    assert any((store.folder / "tmp").iterdir()), "no kill came in the midst of a write: this test shows nothing"
     stored = {path.stem for path in (store.folder / "trials").iterdir()}
     assert confirmed <= stored
     assert all(store.read(trial_id) is not None for trial_id in stored)
