@@ -50,9 +50,8 @@ def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
     """What the table says and on what, a sentence each."""
     found = []
     if any(row.mark for row in table):
-        found.append(
-            "★ best by the task's first metric; = not told apart from it by the seeds they share (95 % bootstrap)."
-        )
+        by = "steps to the target" if _with_target(table) else "the task's first metric"
+        found.append(f"★ best by {by}; = not told apart from it by the seeds they share (95 % bootstrap).")
     nums_seeds = {found.num_values for row in table for found in row.metrics.values()}
     if 1 in nums_seeds:
         found.append("A setting with one seed has no interval: seed noise alone may explain its place.")

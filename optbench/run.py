@@ -52,7 +52,11 @@ def check(trial: Trial) -> None:
     device = resolve_device(trial.hardware)
     supplied = {"seed", "device", *(["data"] if trial.data else [])}
     components.check_arguments(trial.task, group="task", supplied=supplied)
-    components.build(trial.schedule, group="schedule")
+    try:
+        components.build(trial.schedule, group="schedule")
+    except TypeError as error:  # a null, where the file has a number
+        given = dict(trial.schedule.arguments)
+        raise UsageError(f"schedule {trial.schedule.name!r} refuses {given}: {error}.") from error
     optim_build.check(trial.optimizer)
     if trial.data is not None:
         _load_data(trial.data, device)
@@ -97,7 +101,7 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
         summary = _memory(task, optimizer, device=device, allocated_before=allocated_before)
     except Exception as error:  # whatever it is, it costs this trial alone
         status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.CRASHED
-        summary = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        summary = {"reason": _text(f"{type(error).__name__}: {error}"), "traceback": _text(traceback.format_exc())}
     return Result(
         status=status,
         summary=_finite({**_final_figures(measurements, trial), **summary}),
@@ -189,6 +193,11 @@ def _memory(
 
 def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _text(text: str) -> str:
+    """Text that any file can hold: a message may carry half a character."""
+    return text.encode(errors="replace").decode()
 
 
 def _finite(value: Any) -> Any:

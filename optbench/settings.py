@@ -1,5 +1,6 @@
 """What tells settings apart: the keys in which their configs differ, and how a key is spelt."""
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,12 @@ NOT_COMPARED = frozenset(
         "data.path",
     }
 )
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits, equal for configs that differ by their seed alone."""
+    keys = {key: value for key, value in _flatten(config) if key != "seed"}
+    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differing(configs: Sequence[Mapping[str, Any]], parts: Iterable[str]) -> list[dict[str, Any]]:

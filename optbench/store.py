@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from optbench import __version__
 from optbench.errors import UsageError
+from optbench.settings import identity
 from optbench.trial import Trial, json_safe
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "id": record["id"],
         "task": config["task"]["name"],
         "optimizer": config["optimizer"]["name"],
-        "setting": Trial.from_config({**config, "seed": 0}).id,
+        "setting": identity(config),
         "seed": config["seed"],
         "status": record["status"],
         **{f"config.{part}": json.dumps(value) for part, value in config.items() if part != "seed"},

@@ -30,7 +30,8 @@ class Row:
         task: its name, with the keys by which it differs from other tasks of that name.
         optimizer: its name.
         setting: the keys by which this setting differs from the optimizer's others, and its lr.
-        mark: `best` of its task by the task's first metric, `tie` where seeds cannot tell it from the best.
+        mark: `best` of its task by steps to the target or by the task's first metric, `tie` where seeds cannot tell
+            it from the best.
         num_trials: how many are stored, over all seeds.
         metrics: estimates over the trials that succeeded; empty where none did.
         steps_to_target: over the trials that reached the target.
@@ -103,22 +104,30 @@ class _Group:
     def metrics(self) -> Mapping[str, Estimate]:
         return {name: found for name in self.directions if (found := self.estimate(name)) is not None}
 
+    @property
+    def has_target(self) -> bool:
+        return self.config["target"]["metric"] is not None
+
     @cached_property
     def ranking(self) -> Mapping[int, float]:
-        """The first metric by seed: it is what ranks."""
-        return self.by_seed(next(iter(self.directions)))
+        """What ranks, by seed: the steps to the target where there is one, or else the first metric.
+
+        Trials that reach a target end with about the same metric: it is their steps that tell them apart.
+        """
+        return self.by_seed("steps_to_target" if self.has_target else next(iter(self.directions)))
 
     @property
     def is_complete(self) -> bool:
-        """Whether no trial failed, and none ended without the metric that ranks."""
+        """Whether no trial failed, and none ended without what ranks."""
         return len(self.ranking) == len(self.places)
 
     @property
     def score(self) -> tuple[float, ...]:
-        """What the groups of a task are sorted by: complete ones first, then by metrics in their order."""
+        """What the groups of a task are sorted by: complete ones first, then by steps to a target, then by metrics."""
         signs = {name: -1.0 if direction == "max" else 1.0 for name, direction in self.directions.items()}
         means = [sign * self.metrics[name].mean if name in self.metrics else math.inf for name, sign in signs.items()]
-        return 1.0 - len(self.ranking) / len(self.places), *means
+        steps = sum(self.ranking.values()) / len(self.ranking) if self.has_target and self.ranking else math.inf
+        return 1.0 - len(self.ranking) / len(self.places), steps, *means
 
     def by_seed(self, name: str) -> dict[int, float]:
         """A figure of the trials that succeeded and have it."""
@@ -191,7 +200,7 @@ def _ranked(groups: Sequence[_Group], *, task: str) -> list[Row]:
 
 
 def _row(group: _Group, *, task: str, mark: Mark, setting: Mapping[str, Any]) -> Row:
-    with_target = group.config["target"]["metric"] is not None
+    with_target = group.has_target
     step_seconds = group.figures("step_seconds")
     num_parameters = max(group.figures("num_parameters"), default=0)
     state_bytes = max(group.figures("state_bytes"), default=None)

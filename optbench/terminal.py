@@ -134,8 +134,8 @@ def show(found: Report, *, svg: Path | None = None) -> None:
         page.print(f"[red]{escape(line)}[/]", soft_wrap=True)
     for path in found.store.quarantined:
         warn(f"{path}: did not hold what was written, and was set aside.")
-    written = " ".join(str(path) for path in found.write())
-    page.print(f"[dim]Written: {escape(written)}[/]", soft_wrap=True)
+    if written := found.write():
+        page.print(f"[dim]Written: {escape(' '.join(map(str, written)))}[/]", soft_wrap=True)
     if svg is not None:
         svg.write_text(_picture([_table(content, title=title) for title, content in contents.items()]))
 

@@ -1,6 +1,7 @@
 """From overrides to trials, and from trials to a store."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,11 @@ def test_a_trial_that_raises_is_a_row_and_the_others_go_on(
     assert len(list((tmp_path / "default" / "trials").iterdir())) == 3
 
 
+def test_a_null_where_a_number_belongs_is_a_mistake(composer: Composer, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"schedule 'constant' refuses .*warmup"):
+        sweep(composer, tmp_path, "schedule.warmup=null")
+
+
 def test_a_mistake_in_one_trial_stops_the_sweep_before_any_trains(composer: Composer, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="refuses lr=-1"):
         sweep(composer, tmp_path, "optimizer=sgd,adam", "optimizer.lr=0.1,-1")
@@ -299,3 +305,22 @@ def test_an_optimizer_that_leaves_a_parameter_out_costs_its_own_trials_alone(
     assert carry_out(composer.configs(arguments, one_trial=False), overrides=arguments) == 1
     assert "leaves out 3 of 6 trainable parameters" in capsys.readouterr().out
     assert len(list((tmp_path / "default" / "trials").iterdir())) == 2
+
+
+def test_with_a_target_the_fewest_steps_are_the_best(
+    composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that reach it end with about the same loss."""
+    target = ["target.metric=distance", "target.value=1.0", "optimizer=sgd,adam,rmsprop", "optimizer.lr=0.01"]
+    arguments = ["task=saddle", "seed=0", "budget.num_steps=100", *target, f"results={tmp_path}"]
+    assert carry_out(composer.configs(arguments, one_trial=False), overrides=arguments) == 0
+    output = capsys.readouterr().out
+    assert "best by steps to the target" in output
+    assert re.findall(r"(\w+) +lr=0.01", output) == ["rmsprop", "adam", "sgd"]
+    assert "never (0/1)" in output
+
+
+def test_an_infinite_bound_can_be_stored_and_read_back(composer: Composer, tmp_path: Path) -> None:
+    assert sweep(composer, tmp_path, "divergence.max_loss=inf", "seed=0,1") == 0
+    assert sweep(composer, tmp_path, "divergence.max_loss=inf", "seed=0,1") == 0
+    assert Store(tmp_path, "default").index()["setting"].nunique() == 1
