@@ -109,7 +109,7 @@ def _flat(row: Row, *, metrics: Sequence[str], with_target: bool) -> dict[str, A
 def _estimate(found: Estimate | None, row: Row, *, percent: bool) -> str:
     if found is None:
         return "-"
-    scale, digits, bounds, unit = (100.0, ".2f", ".1f", " %") if percent else (1.0, ".4g", ".3g", "")
+    scale, digits, bounds, unit = (100.0, ".2f", ".1f", " %") if percent else (1.0, ".4g", ".4g", "")
     text = f"{found.mean * scale:{digits}}{unit}"
     if found.num_values < row.num_succeeded:
         text += f" ({found.num_values}/{row.num_trials})"
