@@ -58,7 +58,7 @@ def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
     if few := sorted(nums_seeds & COVERAGE.keys()):
         held = ", ".join(f"over {num_seeds} seeds {COVERAGE[num_seeds] * 100:.0f} % of the time" for num_seeds in few)
         found.append(f"Few seeds make intervals too narrow: they hold the true mean {held}, not 95 %.")
-    if any(row.failures for row in table):
+    if any(row.failures and row.num_succeeded for row in table):
         found.append("Where trials failed, the means are over the others, and the setting ranks below.")
     if "device_type" in index:
         devices = sorted({str(device) for device in index["device"].dropna()})

@@ -95,9 +95,13 @@ def _application(arguments: Sequence[str]) -> None:
     previous = sys.argv
     sys.argv = ["optbench", *arguments]
     try:
-        hydra.main(config_path="pkg://optbench.conf", config_name=CONFIG_NAME, **hydra_version())(lambda _: None)()
+        hydra.main(config_path="pkg://optbench.conf", config_name=CONFIG_NAME, **hydra_version())(_not_ours)()
     finally:
         sys.argv = previous
+
+
+def _not_ours(_: object) -> None:
+    raise UsageError("hydra/sweeper: trials are run by optbench's own sweeper alone; leave this override out.")
 
 
 @contextmanager
@@ -164,7 +168,10 @@ def _report(arguments: list[str]) -> int:
         if not found:
             raise UsageError(f"{folder}: no results here. `optbench sweep optimizer=lion,adamw` makes some.")
         for store in found:
-            terminal.show(report(store, everything=parsed.all), svg=parsed.svg)
+            try:
+                terminal.show(report(store, everything=parsed.all), svg=parsed.svg)
+            except OSError as error:
+                raise UsageError(f"{error.filename or folder}: {error.strerror}.") from error
     return 0
 
 

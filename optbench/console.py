@@ -28,7 +28,7 @@ def show_choices(group: str, entries: Sequence[Entry]) -> None:
     conventions = list(dict.fromkeys(name for entry in entries for name in entry.conventions))
     table = Table(title=f"{group}=", title_justify="left", box=box.SIMPLE_HEAD)
     for name in (group, "what", *(name.replace("_", " ") for name in conventions)):
-        table.add_column(name, no_wrap=name == group)
+        table.add_column(name, no_wrap=name in (group, "what"))
     for entry in entries:
         cells = (entry.name, entry.description, *(entry.conventions.get(name, "") for name in conventions))
         table.add_row(*map(escape, cells))

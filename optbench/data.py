@@ -2,8 +2,11 @@
 
 import hashlib
 import io
+import logging
 import os
+import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +140,7 @@ def _find(folder: Path, *, repo: str, file: str, split: str, asked: bool) -> Pat
 def _download(repo: str, revision: str, files: Sequence[str]) -> list[Path]:
     from huggingface_hub import hf_hub_download
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings of retries end in our error
     try:
         return [Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision)) for file in files]
     except Exception as error:  # the hub's client raises errors of several libraries
@@ -154,14 +158,14 @@ def _decode(files: Sequence[Path], *, image_column: str, label_column: str) -> l
     for file in files:
         key.update(file.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "optbench" / f"{key.hexdigest()}.npz"
-    if cache.is_file():
-        with np.load(cache) as stored:
-            return [stored[name] for name in sorted(stored.files)]
+    with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(cache) as stored:  # absent, or cut off
+        return [stored[name] for name in sorted(stored.files)]
     arrays = [array for file in files for array in _read(file, image_column=image_column, label_column=label_column)]
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_suffix(f".{os.getpid()}.npz")
-    np.savez(partial, *arrays)
-    partial.replace(cache)
+    with suppress(OSError):  # the cache only saves time
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(f".{os.getpid()}.npz")
+        np.savez(partial, *arrays)
+        partial.replace(cache)
     return arrays
 
 
@@ -169,7 +173,10 @@ def _read(file: Path, *, image_column: str, label_column: str) -> tuple[NDArray[
     import pyarrow.parquet
     from PIL import Image
 
-    table = pyarrow.parquet.read_table(file)
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UsageError(f"{file} cannot be read as Parquet: {error}.") from error
     for column in (image_column, label_column):
         if column not in table.column_names:
             raise UsageError(f"{file} has no column {column!r}. It has: {', '.join(table.column_names)}.")

@@ -1,12 +1,14 @@
 """Tracking besides the store: a logger hears of each trial's measurements while its clock stands still."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from optbench.errors import UsageError
+from optbench.errors import UsageError, unknown
 from optbench.measurement import Measurement
 from optbench.trial import Trial, json_safe
+
+WANDB_MODES = ("online", "offline", "disabled")
 
 
 class Logger(Protocol):
@@ -48,6 +50,8 @@ class WandbLogger:
     """
 
     def __init__(self, *, project: str, entity: str | None, mode: str) -> None:
+        if mode not in WANDB_MODES:
+            raise unknown("mode", mode, WANDB_MODES, where="for logger.mode")
         self._options: dict[str, Any] = {"project": project, "entity": entity, "mode": mode}
         self._run: Any = None
 
@@ -84,3 +88,37 @@ class WandbLogger:
         """Write the summary and close the run, as failed where the trial did not succeed."""
         self._run.summary.update(summary)
         self._run.finish(exit_code=0 if succeeded else 1)
+
+
+class Tolerant:
+    """A logger for one trial whose failures cost the tracking, never the trial.
+
+    Args:
+        logger: does the work, until it raises.
+        on_failure: called with the reason when it does. A `UsageError` passes: nothing has been trained then.
+    """
+
+    def __init__(self, logger: Logger, *, on_failure: Callable[[str], None]) -> None:
+        self._logger = logger
+        self._on_failure = on_failure
+
+    def start(self, trial: Trial, *, sweep: str) -> None:
+        """As the logger does."""
+        self._try(lambda: self._logger.start(trial, sweep=sweep))
+
+    def log(self, measurement: Measurement) -> None:
+        """As the logger does."""
+        self._try(lambda: self._logger.log(measurement))
+
+    def finish(self, summary: Mapping[str, Any], *, succeeded: bool) -> None:
+        """As the logger does."""
+        self._try(lambda: self._logger.finish(summary, succeeded=succeeded))
+
+    def _try(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except UsageError:
+            raise
+        except Exception as error:
+            self._logger = NullLogger()
+            self._on_failure(f"{type(error).__name__}: {error}")

@@ -60,6 +60,15 @@ def peak_tensor_bytes(
     return live.peak_bytes
 
 
+def peak_allocated_bytes(step: Callable[[], object], *, device: torch.device) -> int:
+    """The allocator's peak on a GPU while `step()` runs, with all that was allocated before it."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device)
+
+
 class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of storages from the operation that makes them until they are freed."""
 

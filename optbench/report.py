@@ -75,10 +75,10 @@ class Report:
             return []
 
 
-def report(store: Store, *, everything: bool = False) -> Report:
-    """The report on the trials that the last command of a sweep asked for, or on all that are stored."""
+def report(store: Store, *, everything: bool = False, ids: Sequence[str] | None = None) -> Report:
+    """The report on the trials with these ids, or on those that the last command asked for, or on all."""
     index = store.index()
-    plan = None if everything else store.read_plan()
+    plan = None if everything else {"ids": ids} if ids is not None else store.read_plan()
     if plan is None:
         return Report(store=store, index=index, rows=tables.rows(index), num_missing=0)
     order = {trial_id: place for place, trial_id in enumerate(plan["ids"])}

@@ -21,6 +21,7 @@ from optbench.train import train
 from optbench.trial import Component, Hardware, Trial, json_safe
 
 _loaded_data: dict[str, Any] = {}
+_checked_tasks: set[str] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +51,16 @@ def check(trial: Trial) -> None:
             missing.
     """
     device = resolve_device(trial.hardware)
-    supplied = {"seed", "device", *(["data"] if trial.data else [])}
-    components.check_arguments(trial.task, group="task", supplied=supplied)
     try:
         components.build(trial.schedule, group="schedule")
     except TypeError as error:  # a null, where the file has a number
         given = dict(trial.schedule.arguments)
         raise UsageError(f"schedule {trial.schedule.name!r} refuses {given}: {error}.") from error
     optim_build.check(trial.optimizer)
-    if trial.data is not None:
-        _load_data(trial.data, device)
+    key = json.dumps([json_safe(trial.config[part]) for part in ("task", "data") if part in trial.config])
+    if key not in _checked_tasks:
+        _build_task(trial, device)
+        _checked_tasks.add(key)
 
 
 def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Result:
@@ -75,14 +76,14 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
     """
     device = resolve_device(trial.hardware)
     torch.set_num_threads(trial.hardware.num_threads)
-    data = _load_data(trial.data, device) if trial.data is not None else None
-    allocated_before = _start_counting(device)
     clock = Clock(device)
     measurements: list[Measurement] = []
     summary: dict[str, Any] = {}
     try:
-        supplied = {"seed": trial.seed, "device": device, **({} if data is None else {"data": data})}
-        task: Task = components.build(trial.task, group="task", **supplied)
+        if trial.data is not None:
+            _load_data(trial.data, device)
+        allocated_before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+        task = _build_task(trial, device)
         optimizer = optim_build.build(trial.optimizer, task.model.parameters())
         for measurement in train(
             task,
@@ -94,12 +95,14 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
             target=trial.target,
             clock=clock,
         ):
+            if not measurements:
+                _check_metrics(measurement, trial)
             measurements.append(measurement)
             on_measurement(measurement)
         status = measurements[-1].status
         assert status is not None, "training ends with a status"
         summary = _memory(task, optimizer, device=device, allocated_before=allocated_before)
-    except Exception as error:  # whatever it is, it costs this trial alone
+    except (Exception, SystemExit) as error:  # whatever it is, it costs this trial alone
         status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.CRASHED
         summary = {"reason": _text(f"{type(error).__name__}: {error}"), "traceback": _text(traceback.format_exc())}
     return Result(
@@ -127,6 +130,20 @@ def resolve_device(hardware: Hardware) -> torch.device:
     return torch.device("cpu")
 
 
+def _build_task(trial: Trial, device: torch.device) -> Task:
+    data = {} if trial.data is None else {"data": _load_data(trial.data, device)}
+    task: Task = components.build(trial.task, group="task", seed=trial.seed, device=device, **data)
+    return task
+
+
+def _check_metrics(first: Measurement, trial: Trial) -> None:
+    declared = set(trial.config["task"].get("metrics") or ()) - {"train_loss"}
+    if missing := declared - first.metrics.keys():
+        raise UsageError(f"task.metrics lists {', '.join(sorted(missing))}, which evaluate() does not return.")
+    if taken := {"step", "seconds", "lr", "num_steps"} & first.metrics.keys():
+        raise UsageError(f"evaluate() returns {', '.join(sorted(taken))}: a name that every curve has already.")
+
+
 def _load_data(component: Component, device: torch.device) -> Any:
     """The data set, kept for the trials to come in this process."""
     key = json.dumps([component.target, json_safe(component.arguments), str(device)], sort_keys=True)
@@ -152,24 +169,19 @@ def _final_figures(measurements: list[Measurement], trial: Trial) -> dict[str, A
     return {**figures, **last.metrics}
 
 
-def _start_counting(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 0
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    return torch.cuda.memory_allocated(device)
-
-
 def _memory(
     task: Task, optimizer: torch.optim.Optimizer, *, device: torch.device, allocated_before: int
 ) -> dict[str, Any]:
-    """Bytes of the trained parameters, the optimizer's state, and the peak of a step, data set excluded."""
+    """Bytes of the trained parameters, the optimizer's state, and the peak of one more step, data set excluded."""
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-    state_bytes = memory.state_bytes(optimizer)
-    if device.type == "cuda":
-        peak_bytes: int | None = torch.cuda.max_memory_allocated(device) - allocated_before
-        peak_bytes_are = "allocated on the GPU"
-    else:
+    figures: dict[str, Any] = {
+        "num_parameters": sum(parameter.numel() for parameter in trained),
+        "parameter_bytes": sum(parameter.numel() * parameter.element_size() for parameter in trained),
+        "state_bytes": None,
+        "peak_bytes": None,
+    }
+    try:
+        figures["state_bytes"] = memory.state_bytes(optimizer)
         batch = next(task.batches())
 
         def one_more_step() -> None:
@@ -177,21 +189,20 @@ def _memory(
             task.loss(batch).backward()
             optimizer.step()
 
-        try:
-            peak_bytes = memory.peak_tensor_bytes(one_more_step, module=task.model, optimizer=optimizer, batch=batch)
-            peak_bytes_are = "tensor bytes of a step"
-        except Exception as error:  # the training is done: its result must not be lost to a step that cannot be traced
-            peak_bytes, peak_bytes_are = None, f"not measured ({type(error).__name__}: {error})"
-    return {
-        "num_parameters": sum(parameter.numel() for parameter in trained),
-        "parameter_bytes": sum(parameter.numel() * parameter.element_size() for parameter in trained),
-        "state_bytes": state_bytes,
-        "peak_bytes": peak_bytes,
-        "peak_bytes_are": peak_bytes_are,
-    }
+        if device.type == "cuda":
+            figures["peak_bytes"] = memory.peak_allocated_bytes(one_more_step, device=device) - allocated_before
+            figures["peak_bytes_are"] = "allocated on the GPU in a step"
+        else:
+            figures["peak_bytes"] = memory.peak_tensor_bytes(
+                one_more_step, module=task.model, optimizer=optimizer, batch=batch
+            )
+            figures["peak_bytes_are"] = "tensor bytes of a step"
+    except Exception as error:  # the training is done: its result must not be lost to a step that cannot be traced
+        figures["peak_bytes_are"] = _text(f"not measured ({type(error).__name__}: {error})")
+    return figures
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-# Keys of a config that do not tell two settings apart: they describe or advise, or say where data lie.
+# Keys of a config that do not tell two settings apart: they describe or advise. Nor does the place of data that are
+# known by their hash.
 NOT_COMPARED = frozenset(
     {
         *(f"{group}.convention" for group in ("task", "data", "optimizer", "schedule")),
         *(f"task.{key}" for key in ("metrics", "num_steps", "evaluate_every_num_steps")),
-        "data.path",
     }
 )
 
@@ -93,7 +93,7 @@ def _differing_variants(part: str, variants: Sequence[Any]) -> list[dict[str, An
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in config.items():
         key = f"{prefix}{name}"
-        if key in NOT_COMPARED:
+        if key in NOT_COMPARED or (key == "data.path" and config.get("sha256")):
             continue
         if isinstance(value, dict) and value:
             yield from _flatten(value, f"{key}.")

@@ -165,7 +165,7 @@ class Store:
             if (record := self.read(trial_id)) is not None
         ]
         frame = pd.DataFrame(sorted(rows, key=lambda row: str(row["id"])), columns=None if rows else _COLUMNS)
-        with suppress(OSError, ValueError, OverflowError):  # the index only saves time
+        with suppress(OSError, TypeError, ValueError, OverflowError):  # the index only saves time
             content = frame.to_parquet(index=False)
             self.write("index/trials.parquet", content)
             self.write("index/seal", _index_seal(content))

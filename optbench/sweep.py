@@ -30,14 +30,18 @@ def carry_out(configs: Sequence[Mapping[str, Any]], *, overrides: Sequence[str])
     if not trials:
         raise UsageError("the overrides make no trial: a list of values is empty.")
     shared = {key: _shared(configs, key) for key in ("results", "sweep", "logger")}
-    rerun = _statuses(shared["sweep"]["rerun"])
+    if not isinstance(shared["results"], str):
+        raise UsageError(f"results={shared['results']!r}: a folder is needed, such as results=results.")
+    name, rerun = shared["sweep"].get("name"), _statuses(shared["sweep"].get("rerun"))
+    if not isinstance(name, str):
+        raise UsageError(f"sweep.name={name!r}: a plain folder name is needed, such as sweep.name=default.")
 
     # Only now, when the configs are known to be sound, is it worth the time to import pandas.
     from optbench import terminal
     from optbench.console import warn
     from optbench.store import Store
 
-    store = Store(Path(shared["results"]), shared["sweep"]["name"])
+    store = Store(Path(shared["results"]), name)
     index = store.index()
     for path in store.quarantined:
         warn(f"{path}: did not hold what was written; set aside, and planned again.")
@@ -54,7 +58,7 @@ def carry_out(configs: Sequence[Mapping[str, Any]], *, overrides: Sequence[str])
         )
         if logger is not None:
             _run(todo, store=store, logger=logger, progress=progress)
-        return terminal.show_plan(store)
+        return terminal.show_trials(store, [trial.id for trial in trials])
     except OSError as error:
         raise UsageError(
             f"{store.folder} cannot be written to: {error}.\n"
@@ -75,6 +79,7 @@ def _prepare(trials: Sequence[Trial], *, logger: Mapping[str, Any]) -> "Logger":
 
 
 def _run(trials: Sequence[Trial], *, store: "Store", logger: "Logger", progress: Any) -> None:
+    from optbench.console import warn
     from optbench.executors import serial
 
     with progress:
@@ -85,13 +90,16 @@ def _run(trials: Sequence[Trial], *, store: "Store", logger: "Logger", progress:
             on_start=progress.start,
             on_measurement=progress.measured,
             on_result=progress.finished,
+            on_logger_failure=lambda reason: warn(f"the logger has failed and this trial goes on without it: {reason}"),
         )
 
 
 def _shared(configs: Sequence[Mapping[str, Any]], key: str) -> Any:
     """A part of the config that all trials of a sweep have in common."""
-    first = configs[0][key]
-    if any(config[key] != first for config in configs):
+    first = configs[0].get(key)
+    if first is None:
+        raise UsageError(f"{key} is missing: a sweep needs it.")
+    if any(config.get(key) != first for config in configs):
         raise UsageError(f"{key}: one sweep has one value for it, and these overrides give it several.")
     return first
 

@@ -115,7 +115,7 @@ class Composer:
         if not one_trial:
             given = {override.key_or_group for override in overrides}
             first = self._compose([next(iter(_values(override))) for override in overrides])
-            params = {str(key): value for key, value in first.sweep.params.items()}
+            params = {str(key): value for key, value in (OmegaConf.select(first, "sweep.params") or {}).items()}
             overrides += self._parse([f"{key}={value}" for key, value in params.items() if key not in given])
         combinations = itertools.product(*(_values(override) for override in overrides))
         return [_resolved(self._compose(combination)) for combination in combinations]
@@ -149,7 +149,7 @@ class Composer:
         try:
             config = self._loader.load_configuration(self._config_name, overrides=lines, run_mode=RunMode.RUN)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(f"{' '.join(lines)}: {error}") from error
+            raise UsageError(f"{' '.join(str(group.input_line) for group in groups)}: {error}") from error
         OmegaConf.set_struct(config, False)
         del config["hydra"]
         return config
@@ -183,7 +183,10 @@ def _values(override: Override) -> list[str]:
             f"{override.input_line}: an interval has no values to run through.\n"
             f"List them, as {override.key_or_group}=0.001,0.01 or {override.key_or_group}=range(5)."
         )
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    if not values:
+        raise UsageError(f"{override.input_line}: this lists no value.")
+    return values
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:

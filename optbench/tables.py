@@ -92,8 +92,8 @@ class _Group:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        statuses = [self.columns["status"][place] for place in self.places]
-        return Counter(status for status in statuses if status not in SUCCESSES)
+        counts = Counter(self.columns["status"][place] for place in self.places)
+        return {status.value: counts[status] for status in Status if status in counts and status not in SUCCESSES}
 
     @property
     def directions(self) -> Mapping[str, str]:

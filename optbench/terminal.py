@@ -52,8 +52,8 @@ class Progress:
         self._last_line = time.monotonic()
         self._started = time.monotonic()
         stored = f", {num_stored} stored already" if num_stored else ""
-        merged = f", {num_merged} duplicates merged" if num_merged else ""
-        what = f"{len(trials)} trials to run" if trials else "nothing to run"
+        merged = f", {num_merged} duplicate{'s' * (num_merged > 1)} merged" if num_merged else ""
+        what = f"{len(trials)} trial{'s' * (len(trials) > 1)} to run" if trials else "nothing to run"
         self._console.print(f"{store.folder}: {what}{stored}{merged}.", soft_wrap=True)
         self._bar = RichProgress(
             TextColumn("{task.description}"),
@@ -109,9 +109,9 @@ class Progress:
         )
 
 
-def show_plan(store: Store) -> int:
-    """Show and write the table of the last command of a sweep; returns how many of its trials failed."""
-    found = report(store)
+def show_trials(store: Store, ids: Sequence[str]) -> int:
+    """Show and write the table of these trials; returns how many of them failed."""
+    found = report(store, ids=ids)
     show(found)
     return found.num_failed
 

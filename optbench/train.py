@@ -43,7 +43,8 @@ def train(
 
     Yields:
         A measurement at step 0, one after every `every_num_steps` steps, and a last one that has a status. After a
-        divergence the last one is of the first step whose loss was bad, with that loss and no test metrics.
+        divergence the last one is of the first step whose loss was bad, with that loss and no test metrics; its seconds
+        and lr are those at the end of the block in which that was seen.
     """
     peak_rates = [group["lr"] for group in optimizer.param_groups]
     batches = task.batches()
@@ -52,12 +53,12 @@ def train(
     step = 0
     status = None
 
-    yield Measurement(step=0, seconds=0.0, lr=peak_rates[0] * schedule(0.0), metrics=task.evaluate())
+    yield Measurement(step=0, seconds=0.0, lr=peak_rates[0] * schedule(0.0), metrics=_evaluated(task))
     while status is None:
         clock.start()
         block_start = step
-        block_end = min(step + MAX_BLOCK_STEPS, (step // every_num_steps + 1) * every_num_steps)
-        while step < block_end and (progress := _progress(budget, step, clock)) < 1.0:
+        block_end = min(step + _block_steps(budget, clock), (step // every_num_steps + 1) * every_num_steps)
+        while step < block_end and ((progress := _progress(budget, step, clock)) < 1.0 or step == block_start):
             factor = schedule(progress)
             for group, peak_rate in zip(optimizer.param_groups, peak_rates, strict=True):
                 group["lr"] = peak_rate * factor
@@ -67,8 +68,8 @@ def train(
             optimizer.step()
             losses.append(loss.detach())
             step += 1
-        block = torch.stack(losses).tolist() if losses else []
-        clock.stop(num_steps=max(step - block_start, 1))
+        block = torch.stack(losses).tolist()
+        clock.stop(num_steps=step - block_start)
         losses.clear()
 
         for index, value in enumerate(block, start=block_start + 1):
@@ -82,7 +83,7 @@ def train(
         spent = _progress(budget, step, clock) >= 1.0
         if not spent and step % every_num_steps:
             continue
-        metrics = {"train_loss": math.fsum(fetched) / max(len(fetched), 1), **task.evaluate()}
+        metrics = {"train_loss": math.fsum(fetched) / len(fetched), **_evaluated(task)}
         fetched.clear()
         if not metrics.get("test_loss", 0.0) <= max_loss:
             status = Status.DIVERGED
@@ -92,6 +93,19 @@ def train(
             status = Status.COMPLETED
         lr = optimizer.param_groups[0]["lr"]
         yield Measurement(step=step, seconds=clock.seconds, lr=lr, metrics=metrics, status=status)
+
+
+def _evaluated(task: Task) -> dict[str, float]:
+    return {name: float(value) for name, value in task.evaluate().items()}
+
+
+def _block_steps(budget: Budget, clock: Clock) -> int:
+    """Steps until the next fetch; with a budget in seconds at most 2 % of it, as a GPU only then says what is spent."""
+    if budget.seconds is None:
+        return MAX_BLOCK_STEPS
+    if clock.step_seconds is None:
+        return 1
+    return max(1, min(MAX_BLOCK_STEPS, int(0.02 * budget.seconds / clock.step_seconds)))
 
 
 def _progress(budget: Budget, step: int, clock: Clock) -> float:

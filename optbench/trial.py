@@ -90,15 +90,17 @@ class Trial:
     def id(self) -> str:
         """16 hexadecimal digits of the SHA-256 of what is asked; equal for equal questions, however spelt."""
         asked = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "config"}
-        if self.data is not None:  # where the data lie is not what they are
+        if self.data is not None and self.data.arguments.get("sha256"):  # then it is no matter where the data lie
             asked["data"]["arguments"] = {key: value for key, value in self.data.arguments.items() if key != "path"}
         canonical = json.dumps(json_safe(asked), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:
-        """For people: what is trained, by what, from which seed."""
-        return f"{self.task.name} {self.optimizer.name} seed {self.seed}"
+        """For people: what is trained, by what, at which rate, from which seed."""
+        lr = self.optimizer.arguments.get("lr")
+        rate = f" lr={lr:g}" if isinstance(lr, float) else ""
+        return f"{self.task.name} {self.optimizer.name}{rate} seed {self.seed}"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

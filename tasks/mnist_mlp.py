@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optbench.data import ImageData
+from optbench.errors import UsageError
 from optbench.seeding import stream
 
 EVALUATION_BATCH_SIZE = 10_000
@@ -39,6 +40,8 @@ class ImageMlp:
         seed: int,
         device: torch.device,
     ) -> None:
+        if not 1 <= batch_size <= len(data.train_inputs):
+            raise UsageError(f"task.batch_size={batch_size}: there are {len(data.train_inputs)} training images.")
         self._data = data
         self._batch_size = batch_size
         self._order_seed = stream(seed, "order") if order_seed is None else order_seed + seed

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from optbench.errors import UsageError
 from optbench.seeding import stream
 
 
@@ -36,6 +37,8 @@ class NoisyQuadratic:
     NUM_SAMPLES = 1000
 
     def __init__(self, *, batch_size: int, seed: int, device: torch.device) -> None:
+        if not 1 <= batch_size <= self.NUM_SAMPLES:
+            raise UsageError(f"task.batch_size={batch_size}: there are {self.NUM_SAMPLES} samples.")
         self._batch_size = batch_size
         self._hessian = torch.tensor(_deep_hessian(), dtype=torch.float32, device=device)
         samples, test = (
@@ -67,8 +70,8 @@ class NoisyQuadratic:
 class Quadratic:
     """An ill-conditioned quadratic without noise: sum of eigenvalue_i * theta_i^2 / 2.
 
-    The eigenvalues are spaced evenly in their logarithm from 1 to the condition number; the start is drawn from
-    N(0, 1) by the seed.
+    The eigenvalues are spaced evenly in their logarithm, the largest being 1 for any condition number; the start is
+    drawn from N(0, 1) by the seed.
 
     Args:
         condition_number: largest over smallest eigenvalue, at least 1.
@@ -78,7 +81,11 @@ class Quadratic:
     """
 
     def __init__(self, *, condition_number: float, dimension: int, seed: int, device: torch.device) -> None:
-        self._eigenvalues = torch.logspace(0.0, math.log10(condition_number), dimension, device=device)
+        if condition_number < 1.0 or dimension < 1:
+            raise UsageError(
+                f"task.condition_number={condition_number}, task.dimension={dimension}: both are at least 1."
+            )
+        self._eigenvalues = torch.logspace(-math.log10(condition_number), 0.0, dimension, device=device)
         generator = torch.Generator().manual_seed(stream(seed, "init"))
         self.model = _Point(torch.randn(dimension, generator=generator).to(device))
 

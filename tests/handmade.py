@@ -17,7 +17,7 @@ CONFIG: dict[str, Any] = {
         "evaluate_every_num_steps": 10,
         "metrics": {"test_loss": "min", "test_accuracy": "max"},
     },
-    "data": {"name": "points", "_target_": "my_lab.data.load", "path": None},
+    "data": {"name": "points", "_target_": "my_lab.data.load", "sha256": "0" * 64, "path": None},
     "optimizer": {
         "name": "adamw",
         "_target_": "torch.optim.AdamW",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from optbench.errors import UsageError
 from optbench.executors.serial import execute
 from optbench.loggers import NullLogger, WandbLogger
 from optbench.measurement import Measurement, Status
@@ -12,6 +13,9 @@ from optbench.trial import Trial
 from tests.conftest import MakeTrial
 
 QUICK = ["task=quadratic", "budget.num_steps=20", "evaluation.every_num_steps=10"]
+
+
+FAILURES: list[str] = []
 
 
 class Recorder:
@@ -40,6 +44,7 @@ def run(trials: list[Trial], logger: NullLogger | WandbLogger | Recorder, result
         on_start=lambda _: None,
         on_measurement=lambda *_: None,
         on_result=lambda _, status, __: statuses.append(status),
+        on_logger_failure=FAILURES.append,
     )
     return statuses
 
@@ -67,3 +72,26 @@ def test_wandb_writes_a_run_for_each_trial_offline(
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"test_loss" in written
     assert b"canary" not in written
+
+
+class Broken(Recorder):
+    """Loses its connection at the second measurement of a trial."""
+
+    def log(self, measurement: Measurement) -> None:
+        super().log(measurement)
+        if measurement.step == 10:
+            raise ConnectionError("no route to host")
+
+
+def test_a_logger_that_fails_costs_the_tracking_and_not_the_trial(make_trial: MakeTrial, tmp_path: Path) -> None:
+    FAILURES.clear()
+    broken = Broken()
+    trials = [make_trial(*QUICK, "seed=0"), make_trial(*QUICK, "seed=1")]
+    assert run(trials, broken, tmp_path) == [Status.COMPLETED] * 2
+    assert FAILURES == ["ConnectionError: no route to host"] * 2
+    assert broken.heard == [f"{line}" for seed in (0, 1) for line in (f"start {seed} in default", "step 0", "step 10")]
+
+
+def test_a_mode_that_wandb_lacks_is_a_mistake() -> None:
+    with pytest.raises(UsageError, match=r"unknown mode 'offlin' .*Did you mean 'offline'"):
+        WandbLogger(project="optbench", entity=None, mode="offlin")

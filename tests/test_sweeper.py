@@ -172,7 +172,7 @@ def test_a_trial_that_is_spelt_twice_runs_once(
     composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep(composer, tmp_path, "optimizer.lr=0.001,1e-3", "seed=0")
-    assert "1 trials to run, 1 duplicates merged" in capsys.readouterr().out
+    assert "1 trial to run, 1 duplicate merged" in capsys.readouterr().out
 
 
 def test_a_diverged_trial_is_a_row(composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,7 +227,7 @@ def test_a_trial_that_raises_is_a_row_and_the_others_go_on(
     sweep(composer, tmp_path, target)
     assert "nothing to run, 3 stored already" in capsys.readouterr().out
     sweep(composer, tmp_path, target, "sweep.rerun=[crashed]")
-    assert "1 trials to run, 2 stored already" in capsys.readouterr().out
+    assert "1 trial to run, 2 stored already" in capsys.readouterr().out
     assert len(list((tmp_path / "default" / "superseded").iterdir())) == 1
     assert len(list((tmp_path / "default" / "trials").iterdir())) == 3
 
@@ -252,7 +252,7 @@ def test_a_damaged_result_is_set_aside_and_trained_again(
     sweep(composer, tmp_path, "seed=0")
     captured = capsys.readouterr()
     assert "did not hold what was written" in captured.err
-    assert "1 trials to run" in captured.out
+    assert "1 trial to run" in captured.out
     assert len(list((tmp_path / "default" / "quarantine").iterdir())) == 1
 
 
@@ -316,7 +316,7 @@ def test_with_a_target_the_fewest_steps_are_the_best(
     assert carry_out(composer.configs(arguments, one_trial=False), overrides=arguments) == 0
     output = capsys.readouterr().out
     assert "best by steps to the target" in output
-    assert re.findall(r"(\w+) +lr=0.01", output) == ["rmsprop", "adam", "sgd"]
+    assert re.findall(r"(\w+) +lr=0.01 +\d", output) == ["rmsprop", "adam", "sgd"]
     assert "never (0/1)" in output
 
 
@@ -324,3 +324,44 @@ def test_an_infinite_bound_can_be_stored_and_read_back(composer: Composer, tmp_p
     assert sweep(composer, tmp_path, "divergence.max_loss=inf", "seed=0,1") == 0
     assert sweep(composer, tmp_path, "divergence.max_loss=inf", "seed=0,1") == 0
     assert Store(tmp_path, "default").index()["setting"].nunique() == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task=digits_mlp task.batch_size=100000", r"task.batch_size=100000: there are 1437 training images"),
+        ("task=quadratic_deep task.batch_size=1001", r"task.batch_size=1001: there are 1000 samples"),
+        ("task.batch_size=0 task=quadratic_deep", r"task.batch_size=0"),
+        ("task.condition_number=0.5", r"task.condition_number=0.5"),
+        ("optimizer.betas=[0.9]", r"adamw .*refuses .*betas=\[0.9\]"),
+        ("optimizer.fused=true optimizer.foreach=true", r"adamw .*refuses .*fused=True"),
+        ("optimizer=lion optimizer.use_triton=true", r"lion .*refuses .*use_triton=True"),
+        ("seed=range(0)", r"seed=range\(0\): this lists no value"),
+        ("results=null", r"results is missing"),
+        ("sweep.name=null", r"a plain folder name is needed"),
+        ("~logger", r"logger is missing"),
+    ],
+)
+def test_a_mistake_that_takes_a_closer_look_is_found_before_anything_trains(
+    composer: Composer, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        sweep(composer, tmp_path, *override.split())
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_sweep_shows_its_own_trials_whatever_others_planned_meanwhile(
+    composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = Store.write_plan
+    monkeypatch.setattr(Store, "write_plan", lambda self, *_: original(self, ["0" * 16], ["another command"]))
+    assert sweep(composer, tmp_path, "optimizer=sgd", "optimizer.lr=10.0", "seed=0") == 1
+    assert "1 diverged" in capsys.readouterr().out
+
+
+def test_data_from_two_places_are_two_questions_unless_a_hash_says_they_are_the_same(composer: Composer) -> None:
+    paths = ["task=mnist_mlp", "seed=0", "data.path=a,b"]
+    known, same = trials(composer, *paths)
+    assert known.id == same.id
+    one, other = trials(composer, *paths, "data.sha256=null")
+    assert one.id != other.id

@@ -177,3 +177,30 @@ def test_the_clock_does_not_stand_still_for_a_zero_step_block() -> None:
     clock.stop(num_steps=1)
     assert clock.step_seconds is not None
     assert clock.seconds >= 0.0
+
+
+def test_metrics_may_be_tensors() -> None:
+    task = Parabola()
+    evaluate = task.evaluate
+    task.evaluate = lambda: {"test_loss": torch.tensor(evaluate()["test_loss"])}  # type: ignore[method-assign, dict-item]
+    assert all(type(row.metrics["test_loss"]) is float for row in run(task))
+
+
+def test_however_short_the_budget_one_step_is_taken() -> None:
+    rows = run(Parabola(), num_steps=None, seconds=1e-9)
+    assert rows[-1].step == 1
+    assert rows[-1].metrics["train_loss"] == pytest.approx(0.5)
+
+
+def test_with_a_budget_in_seconds_a_block_takes_a_small_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of a GPU is true only where a block ends."""
+    blocks: list[int] = []
+    stack = torch.stack
+    monkeypatch.setattr(torch, "stack", lambda tensors: blocks.append(len(tensors)) or stack(tensors))
+    task = Parabola()
+    loss = task.loss
+    task.loss = lambda batch: time.sleep(0.01) or loss(batch)  # type: ignore[method-assign, func-returns-value]
+    last = run(task, num_steps=None, seconds=0.5, every_num_steps=10**9)[-1]
+    assert blocks[0] == 1
+    assert max(blocks) <= 2
+    assert last.seconds == pytest.approx(0.5, abs=0.2)

@@ -16,7 +16,7 @@ from tests.conftest import MakeTrial
 from tests.handmade import CONFIG, config, result, trial
 
 # Of `trial()`: if it changes, every stored result is trained again, under another name.
-ID = "9fb47808b7e48673"
+ID = "12649c10a8c07fdf"
 
 DIFFERENT: dict[str, Any] = {
     "task.name": "rings",
@@ -160,7 +160,7 @@ def test_a_component_keeps_what_is_an_argument_and_nothing_else() -> None:
     assert made.optimizer.arguments == {"lr": 0.001, "betas": [0.9, 0.999], "weight_decay": 0.01}
     assert (made.optimizer.name, made.optimizer.target) == ("adamw", "torch.optim.AdamW")
     assert made.data is not None
-    assert made.data.arguments == {"path": None}
+    assert made.data.arguments == {"sha256": "0" * 64, "path": None}
 
 
 def test_the_stored_config_says_what_was_run_and_can_be_run_again() -> None:

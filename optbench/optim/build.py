@@ -23,7 +23,9 @@ def build(component: Component, parameters: Iterable[nn.Parameter]) -> torch.opt
     first = next(iter(signature(component, group="optimizer")), "params")
     try:
         optimizer = build_component(component, group="optimizer", **{first: trainable})
-    except (ValueError, TypeError, AssertionError) as error:
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:  # some libraries leave with exit() where a package of theirs is missing
         given = ", ".join(f"{key}={value}" for key, value in component.arguments.items())
         reason = f": {error}" if str(error) else ""
         raise UsageError(f"{component.name} ({component.target}) refuses {given}{reason}.") from error
