@@ -59,7 +59,12 @@ def check(trial: Trial) -> None:
     optim_build.check(trial.optimizer)
     key = json.dumps([json_safe(trial.config[part]) for part in ("task", "data") if part in trial.config])
     if key not in _checked_tasks:
-        _build_task(trial, device)
+        try:
+            _build_task(trial, device)
+        except UsageError:
+            raise
+        except Exception:  # a fault, not a mistake: `run` makes it a row, and the other trials go on
+            pass
         _checked_tasks.add(key)
 
 
@@ -71,7 +76,7 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
         on_measurement: called with each measurement while the trial's clock stands still.
 
     Raises:
-        UsageError: the trial cannot start, as `check`.
+        UsageError: the hardware that it asks for is not there.
         KeyboardInterrupt: passed on; an interrupted trial is no result.
     """
     device = resolve_device(trial.hardware)

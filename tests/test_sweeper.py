@@ -365,3 +365,16 @@ def test_data_from_two_places_are_two_questions_unless_a_hash_says_they_are_the_
     assert known.id == same.id
     one, other = trials(composer, *paths, "data.sha256=null")
     assert one.id != other.id
+
+
+class Stillborn:
+    """Raises while it is built."""
+
+    def __init__(self, *, condition_number: float, dimension: int, seed: int, device: object) -> None:
+        raise RuntimeError(f"no {dimension} x {condition_number} today, {seed}, {device}")
+
+
+def test_a_task_that_cannot_be_built_is_a_row_too(composer: Composer, tmp_path: Path) -> None:
+    targets = "task._target_=tests.test_sweeper.Stillborn,optbench.tasks.quadratic.Quadratic"
+    assert sweep(composer, tmp_path, targets, "seed=0") == 1
+    assert sorted(Store(tmp_path, "default").index()["status"]) == ["completed", "crashed"]
