@@ -65,14 +65,16 @@ def _hydra(arguments: list[str], *, multirun: bool) -> int:
     """`run` and `sweep`, and what any Hydra application answers: --help, --cfg, --info, completion."""
     from hydra._internal.utils import get_args_parser
 
-    from optbench.sweeper import OptbenchSweeper, register
+    from optbench.sweeper import ALLOW, OptbenchSweeper, register
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors, and we word them
     register()
     parsed = get_args_parser().parse_args(arguments)
+    allowing = [line for line in parsed.overrides if line.startswith(ALLOW)]
+    arguments = [line for line in arguments if line not in allowing]
     with _hydra_errors():
         if parsed.help and parsed.config_dir is None:
-            print(_help(parsed.overrides))
+            print(_help([line for line in parsed.overrides if line not in allowing]))
             return 0
         if any((parsed.help, parsed.hydra_help, parsed.cfg, parsed.info, parsed.shell_completion)):
             _hide_verb_from_completion()

@@ -1,12 +1,15 @@
 """From a component to the object it names: look up its target, check its arguments, call it."""
 
+import importlib.metadata
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
+from optbench.component import Component
 from optbench.errors import UsageError, unknown
-from optbench.trial import Component
 
 
 def locate(component: Component, *, group: str) -> Callable[..., Any]:
@@ -15,16 +18,42 @@ def locate(component: Component, *, group: str) -> Callable[..., Any]:
     Raises:
         UsageError: it cannot be imported; says which part of the name failed.
     """
+    if component.target == "???":
+        raise UsageError(f"{group}={component.name}: name its class, as in {group}._target_=my_package.MyClass.")
     try:
         target = pkgutil.resolve_name(component.target)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
-            f"{group} {component.name!r}: _target_={component.target} cannot be imported ({error}).\n"
-            "Install the package that it names, or correct the dotted name."
+            f"{group} {component.name!r}: _target_={component.target} cannot be imported ({error}).\n{_advice(error)}"
         ) from error
     if not callable(target):
         raise UsageError(f"{group} {component.name!r}: _target_={component.target} is not a class or function.")
     return target  # type: ignore[no-any-return]
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a target that cannot be imported."""
+    missing = _canonical(error.name.partition(".")[0]) if isinstance(error, ModuleNotFoundError) and error.name else ""
+    for extra, packages in sorted(_extras().items(), key=lambda item: (item[0] != "zoo", item[0])):
+        if missing in packages:
+            return f"Install the extra that has it: pip install 'optbench[{extra}]'."
+    return "Install the package that it names, or correct the dotted name."
+
+
+def _extras() -> dict[str, set[str]]:
+    """The packages of each of optbench's extras, by their canonical names."""
+    found: dict[str, set[str]] = {}
+    with suppress(importlib.metadata.PackageNotFoundError):
+        for line in importlib.metadata.requires("optbench") or []:
+            name, extra = re.match(r"[\w.-]+", line), re.search(r"extra == [\"'](\w+)", line)
+            if name and extra:
+                found.setdefault(extra.group(1), set()).add(_canonical(name.group()))
+    return found
+
+
+def _canonical(package: str) -> str:
+    """A package's name in the one spelling by which two are compared."""
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def check_arguments(component: Component, *, group: str, supplied: Collection[str]) -> None:

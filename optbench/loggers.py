@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 from optbench.errors import UsageError, unknown
 from optbench.measurement import Measurement
-from optbench.trial import Trial, json_safe
+from optbench.parsing import json_safe
+from optbench.trial import Trial
 
 WANDB_MODES = ("online", "offline", "disabled")
 

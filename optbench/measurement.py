@@ -29,7 +29,8 @@ class Measurement:
     Attributes:
         step: optimizer steps done.
         seconds: time spent training so far, evaluation and logging excluded.
-        lr: learning rate of the last step, in the first parameter group.
+        lr: learning rate of the last step, in the first parameter group; NaN where the optimizer chooses it by itself.
+        gradient_evaluations: backward passes so far; more than steps where an optimizer needs several for one.
         metrics: name to value; `train_loss` is the mean minibatch loss since the row before.
         status: how the run ended, on its last row; None before.
     """
@@ -37,6 +38,7 @@ class Measurement:
     step: int
     seconds: float
     lr: float
+    gradient_evaluations: int
     metrics: Mapping[str, float]
     status: Status | None = None
 
@@ -56,5 +58,6 @@ def columns(measurements: Sequence[Measurement]) -> dict[str, list[float]]:
         "step": [row.step for row in kept],
         "seconds": [row.seconds for row in kept],
         "lr": [row.lr for row in kept],
+        "gradient_evaluations": [row.gradient_evaluations for row in kept],
         **{name: [row.metrics.get(name, float("nan")) for row in kept] for name in names},
     }

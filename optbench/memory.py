@@ -25,8 +25,27 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     return sum(storages.values())
 
 
+def low_bit_share(optimizer: torch.optim.Optimizer) -> float:
+    """The share of trained parameters whose state is held in 8 bits or fewer, at least in part.
+
+    Low-bit optimizers leave small tensors alone, so that one of them may in truth be a 32-bit one.
+    """
+    sizes = [parameter.numel() for group in optimizer.param_groups for parameter in group["params"]]
+    low = sum(
+        parameter.numel()
+        for parameter, state in optimizer.state.items()
+        if any(tensor.element_size() == 1 and 4 * tensor.numel() >= parameter.numel() for tensor in _tensors(state))
+    )
+    return float(low / sum(sizes))
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
+    """The tensors in a state, nested ones too; of a tensor subclass, those that it is made of."""
+    if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):
+        names, _ = value.__tensor_flatten__()
+        for name in names:
+            yield from _tensors(getattr(value, name))
+    elif isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():

@@ -4,7 +4,9 @@ import json
 import math
 import platform
 import traceback
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +14,18 @@ import torch
 
 from optbench import components, memory
 from optbench.clock import Clock
+from optbench.component import Capability, Component
 from optbench.environment import environment
 from optbench.errors import UsageError
 from optbench.measurement import Measurement, Status, columns
 from optbench.optim import build as optim_build
+from optbench.parsing import json_safe
 from optbench.task import Task
-from optbench.train import train
-from optbench.trial import Component, Hardware, Trial, json_safe
+from optbench.train import Stepper, train
+from optbench.trial import CURVE_COLUMNS, Hardware, Trial
 
 _loaded_data: dict[str, Any] = {}
-_checked_tasks: set[str] = set()
+_checked: set[str] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +56,32 @@ def check(trial: Trial) -> None:
     """
     device = resolve_device(trial.hardware)
     try:
-        components.build(trial.schedule, group="schedule")
+        schedule = components.build(trial.schedule, group="schedule")
     except TypeError as error:  # a null, where the file has a number
         given = dict(trial.schedule.arguments)
         raise UsageError(f"schedule {trial.schedule.name!r} refuses {given}: {error}.") from error
-    optim_build.check(trial.optimizer)
-    key = json.dumps([json_safe(trial.config[part]) for part in ("task", "data") if part in trial.config])
-    if key not in _checked_tasks:
+    if trial.optimizer.arguments.get("lr", 0.0) is None and any(schedule(i / 64) != 1.0 for i in range(64)):
+        raise UsageError(
+            f"{trial.optimizer.name} chooses its rate by itself (optimizer.lr is null), and "
+            f"schedule={trial.schedule.name} would change it.\n"
+            "Use schedule=constant without warm-up, or give optimizer.lr and what it needs."
+        )
+    # Which parameters an optimizer takes may depend on the model: then the real one is needed.
+    by_model = trial.param_groups is not None or trial.optimizer.companion is not None or trial.optimizer.matrices
+    if not by_model:
+        optim_build.check(trial.optimizer)
+    parts = ("task", "data", *(("optimizer", "param_groups") if by_model else ()))
+    key = json.dumps([json_safe(trial.config.get(part)) for part in parts])
+    if key not in _checked:
         try:
-            _build_task(trial, device)
+            task = _build_task(trial, device)
+            if by_model:
+                _build_optimizer(trial, task)
         except UsageError:
             raise
         except Exception:  # a fault, not a mistake: `run` makes it a row, and the other trials go on
             pass
-        _checked_tasks.add(key)
+        _checked.add(key)
 
 
 def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Result:
@@ -84,32 +100,39 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
     clock = Clock(device)
     measurements: list[Measurement] = []
     summary: dict[str, Any] = {}
-    try:
-        if trial.data is not None:
-            _load_data(trial.data, device)
-        allocated_before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        task = _build_task(trial, device)
-        optimizer = optim_build.build(trial.optimizer, task.model.parameters())
-        for measurement in train(
-            task,
-            optimizer,
-            components.build(trial.schedule, group="schedule"),
-            budget=trial.budget,
-            every_num_steps=trial.evaluation.every_num_steps,
-            max_loss=trial.max_loss,
-            target=trial.target,
-            clock=clock,
-        ):
-            if not measurements:
-                _check_metrics(measurement, trial)
-            measurements.append(measurement)
-            on_measurement(measurement)
-        status = measurements[-1].status
-        assert status is not None, "training ends with a status"
-        summary = _memory(task, optimizer, device=device, allocated_before=allocated_before)
-    except (Exception, SystemExit) as error:  # whatever it is, it costs this trial alone
-        status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.CRASHED
-        summary = {"reason": _text(f"{type(error).__name__}: {error}"), "traceback": _text(traceback.format_exc())}
+    with _noted() as warned:
+        try:
+            if trial.data is not None:
+                _load_data(trial.data, device)
+            allocated_before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+            task = _build_task(trial, device)
+            optimizer = _build_optimizer(trial, task)
+            groups = optim_build.describe_groups(optimizer)
+            for measurement in train(
+                task,
+                optimizer,
+                components.build(trial.schedule, group="schedule"),
+                capabilities=trial.optimizer.capabilities,
+                max_grad_norm=trial.max_grad_norm,
+                budget=trial.budget,
+                every_num_steps=trial.evaluation.every_num_steps,
+                max_loss=trial.max_loss,
+                target=trial.target,
+                clock=clock,
+            ):
+                if not measurements:
+                    _check_metrics(measurement, trial)
+                measurements.append(measurement)
+                on_measurement(measurement)
+            status = measurements[-1].status
+            assert status is not None, "training ends with a status"
+            summary = _memory(task, optimizer, trial=trial, device=device, allocated_before=allocated_before)
+            summary["param_groups"] = groups
+        except (Exception, SystemExit) as error:  # whatever it is, it costs this trial alone
+            status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.CRASHED
+            summary = {"reason": _text(f"{type(error).__name__}: {error}"), "traceback": _text(traceback.format_exc())}
+    if warned:
+        summary["warnings"] = _text("\n".join(dict.fromkeys(str(warning.message) for warning in warned)))
     return Result(
         status=status,
         summary=_finite({**_final_figures(measurements, trial), **summary}),
@@ -141,11 +164,23 @@ def _build_task(trial: Trial, device: torch.device) -> Task:
     return task
 
 
+def _build_optimizer(trial: Trial, task: Task) -> torch.optim.Optimizer:
+    return optim_build.build(trial.optimizer, task.model, param_groups=trial.param_groups, lr_factor=trial.lr_factor)
+
+
+@contextmanager
+def _noted() -> Iterator[list[warnings.WarningMessage]]:
+    """What libraries warn of while a trial runs: kept with its result, not printed amid the progress."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("default", category=UserWarning)
+        yield caught
+
+
 def _check_metrics(first: Measurement, trial: Trial) -> None:
     declared = set(trial.config["task"].get("metrics") or ()) - {"train_loss"}
     if missing := declared - first.metrics.keys():
         raise UsageError(f"task.metrics lists {', '.join(sorted(missing))}, which evaluate() does not return.")
-    if taken := {"step", "seconds", "lr", "num_steps"} & first.metrics.keys():
+    if taken := {*CURVE_COLUMNS, "num_steps"} & first.metrics.keys():
         raise UsageError(f"evaluate() returns {', '.join(sorted(taken))}: a name that every curve has already.")
 
 
@@ -161,7 +196,11 @@ def _final_figures(measurements: list[Measurement], trial: Trial) -> dict[str, A
     if not measurements:
         return {"num_steps": 0}
     last = measurements[-1]
-    figures: dict[str, Any] = {"num_steps": last.step, "seconds": last.seconds}
+    figures: dict[str, Any] = {
+        "num_steps": last.step,
+        "seconds": last.seconds,
+        "gradient_evaluations": last.gradient_evaluations,
+    }
     if last.status is Status.DIVERGED:
         finite = [row for row in measurements[:-1] if "train_loss" in row.metrics]
         figures["diverged_at_step"] = last.step
@@ -175,7 +214,7 @@ def _final_figures(measurements: list[Measurement], trial: Trial) -> dict[str, A
 
 
 def _memory(
-    task: Task, optimizer: torch.optim.Optimizer, *, device: torch.device, allocated_before: int
+    task: Task, optimizer: torch.optim.Optimizer, *, trial: Trial, device: torch.device, allocated_before: int
 ) -> dict[str, Any]:
     """Bytes of the trained parameters, the optimizer's state, and the peak of one more step, data set excluded."""
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
@@ -187,12 +226,15 @@ def _memory(
     }
     try:
         figures["state_bytes"] = memory.state_bytes(optimizer)
+        figures["low_bit_share"] = memory.low_bit_share(optimizer)
         batch = next(task.batches())
+        capabilities = trial.optimizer.capabilities
+        if Capability.TRAIN_EVAL in capabilities:
+            optimizer.train()  # type: ignore[attr-defined]
+        step_on = Stepper(task, optimizer, capabilities=capabilities, max_grad_norm=trial.max_grad_norm)
 
         def one_more_step() -> None:
-            optimizer.zero_grad()
-            task.loss(batch).backward()
-            optimizer.step()
+            step_on(batch)
 
         if device.type == "cuda":
             figures["peak_bytes"] = memory.peak_allocated_bytes(one_more_step, device=device) - allocated_before
@@ -219,4 +261,6 @@ def _text(text: str) -> str:
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

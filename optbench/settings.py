@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from optbench.component import DESCRIPTION
+
 # Keys of a config that do not tell two settings apart: they describe or advise. Nor does the place of data that are
 # known by their hash.
 NOT_COMPARED = frozenset(
     {
         *(f"{group}.convention" for group in ("task", "data", "optimizer", "schedule")),
         *(f"task.{key}" for key in ("metrics", "num_steps", "evaluate_every_num_steps")),
+        *(f"optimizer.{key}" for key in DESCRIPTION),
     }
 )
 
@@ -60,7 +63,8 @@ def _differing_variants(part: str, variants: Sequence[Any]) -> list[dict[str, An
     The keys of an optimizer are compared within that optimizer, those of other parts among all variants that
     have them. A key that another variant of the same name lacks differs, too.
     """
-    flats = [dict(_flatten({part: {"name": None} if variant is None else variant})) for variant in variants]
+    absent = {"name": None} if any(isinstance(variant, Mapping) for variant in variants) else None
+    flats = [dict(_flatten({part: absent if variant is None else variant})) for variant in variants]
     names = [flat.get(f"{part}.name") for flat in flats]
 
     def varies(key: str, among: Iterable[Mapping[str, Any]]) -> bool:

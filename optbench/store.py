@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from optbench import __version__
 from optbench.errors import UsageError
+from optbench.parsing import json_safe
 from optbench.settings import identity
-from optbench.trial import Trial, json_safe
+from optbench.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,8 +239,12 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "torch": environment["packages"].get("torch"),
         "commit": environment["commit"],
     }
+    figures = {
+        name: json.dumps(value) if isinstance(value, (dict, list)) else value
+        for name, value in {**record["summary"], **record["timing"]}.items()
+    }
     # Once more at the end: no metric takes the place of another column, whatever its name.
-    return {**what, **record["summary"], **record["timing"], **where, **what}
+    return {**what, **figures, **where, **what}
 
 
 def _index_seal(content: bytes) -> str:

@@ -4,21 +4,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optbench.component import component
 from optbench.errors import UsageError, unknown
 from optbench.measurement import Status
-from optbench.trial import Trial, component
+from optbench.trial import Trial
 
 if TYPE_CHECKING:
     from optbench.loggers import Logger
     from optbench.store import Store
 
 
-def carry_out(configs: Sequence[Mapping[str, Any]], *, overrides: Sequence[str]) -> int:
+def carry_out(configs: Sequence[Mapping[str, Any]], *, overrides: Sequence[str], allowed: Sequence[str] = ()) -> int:
     """Run the trials that these configs ask for and the store lacks, then show the table.
 
     Args:
         configs: composed and resolved, one for each combination of values.
         overrides: what they were composed from, to be noted in the store.
+        allowed: packages that the command line allows configs to call, besides those of the catalogue.
 
     Returns:
         How many of the trials asked for have failed, in this run or in an earlier one.
@@ -47,7 +49,7 @@ def carry_out(configs: Sequence[Mapping[str, Any]], *, overrides: Sequence[str])
         warn(f"{path}: did not hold what was written; set aside, and planned again.")
     stored = dict(zip(index["id"], index["status"], strict=True))
     todo = [trial for trial in trials if stored.get(trial.id) in (None, *rerun)]
-    logger = _prepare(todo, logger=shared["logger"]) if todo else None
+    logger = _prepare(todo, logger=shared["logger"], allowed=allowed) if todo else None
     try:
         for trial in todo:
             if trial.id in stored:
@@ -67,14 +69,22 @@ def carry_out(configs: Sequence[Mapping[str, Any]], *, overrides: Sequence[str])
         ) from error
 
 
-def _prepare(trials: Sequence[Trial], *, logger: Mapping[str, Any]) -> "Logger":
+def _prepare(trials: Sequence[Trial], *, logger: Mapping[str, Any], allowed: Sequence[str]) -> "Logger":
     """Check every trial, so that a mistake in the last one shows before the first one trains."""
-    from optbench import components
+    from optbench import advice, allowlist, components
+    from optbench.console import warn
     from optbench.run import check
 
+    tracker = component(logger, group="logger")
+    parts = {part.target: (group, part) for trial in trials for group, part in allowlist.components_of(trial)}
+    parts[tracker.target] = ("logger", tracker)
+    allowlist.check_names(parts.values(), allowed=allowed)
+    allowlist.check_targets(parts.values(), allowed=allowed)
     for trial in trials:
         check(trial)
-    built: Logger = components.build(component(logger, group="logger"), group="logger")
+    for sentence in dict.fromkeys(sentence for trial in trials for sentence in advice.against(trial)):
+        warn(sentence)
+    built: Logger = components.build(tracker, group="logger")
     return built
 
 

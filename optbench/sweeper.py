@@ -7,13 +7,15 @@ other keys, merges what is the same trial, and leaves out what the store has.
 
 import copy
 import itertools
+import re
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -28,6 +30,7 @@ from optbench.sweep import carry_out
 
 CONFIG_NAME = "config"
 PLUGIN = "hydra_plugins.optbench"
+ALLOW = "allow="
 
 
 class OptbenchSweeper(Sweeper):
@@ -57,10 +60,18 @@ class OptbenchSweeper(Sweeper):
             UsageError: nothing has been trained.
         """
         del arguments  # Hydra's: without the overrides of the sweep
-        given = type(self).arguments
+        given, prefixes = split_allowed(type(self).arguments)
         composer = Composer(self._loader, self._hydra_overrides, config_name=self._config_name)
         configs = composer.configs(given, one_trial=self.one_trial)
-        type(self).num_failed = carry_out(configs, overrides=given)
+        prefixes += composer.packages_named(given)
+        type(self).num_failed = carry_out(configs, overrides=type(self).arguments, allowed=prefixes)
+
+
+def split_allowed(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides without `allow=package,...`, and the packages that these name: no config could allow any."""
+    others = [argument for argument in arguments if not argument.startswith(ALLOW)]
+    lists = [argument.removeprefix(ALLOW) for argument in arguments if argument.startswith(ALLOW)]
+    return others, [name for given in lists for name in re.split(r"[\[\],\s]+", given) if name]
 
 
 def hydra_version() -> dict[str, str]:
@@ -120,6 +131,16 @@ class Composer:
         combinations = itertools.product(*(_values(override) for override in overrides))
         return [_resolved(self._compose(combination)) for combination in combinations]
 
+    def packages_named(self, arguments: Sequence[str]) -> list[str]:
+        """The packages of the classes that overrides name as `<group>._target_=package.Class`."""
+        targets = [
+            self._parse([line])[0].value()
+            for override in self._parse(arguments)
+            if override.key_or_group.endswith("._target_")
+            for line in _values(override)
+        ]
+        return [str(target).partition(".")[0] for target in targets]
+
     def _parse(self, arguments: Sequence[str]) -> list[Override]:
         try:
             return list(self._parser.parse_overrides(list(arguments)))
@@ -133,23 +154,25 @@ class Composer:
     def _compose(self, arguments: Sequence[str]) -> DictConfig:
         overrides = self._parse(arguments)
         groups = [override for override in overrides if self._is_group(override)]
-        key = tuple(str(override.input_line) for override in groups)
+        key = tuple(self._line(group) for group in groups)
         if key not in self._composed:
             self._composed[key] = self._load(groups)
         config = copy.deepcopy(self._composed[key])
-        for override in overrides:
-            if not any(override is group for group in groups):
-                _set(config, override)
+        scalars = [override for override in overrides if not any(override is group for group in groups)]
+        # Of a class that is named here, the keys are checked against its signature instead.
+        free = {parent for override in scalars for parent, _, key in [_split(override)] if key == "_target_"}
+        for override in sorted(scalars, key=lambda override: _split(override)[2] != "_target_"):
+            _set(config, override, free=free)
         return config
 
     def _load(self, groups: Sequence[Override]) -> DictConfig:
         for group in groups:
             self._check_option(group)
-        lines = [*self._hydra_overrides, *(str(group.input_line) for group in groups)]
+        lines = [*self._hydra_overrides, *(self._line(group) for group in groups)]
         try:
             config = self._loader.load_configuration(self._config_name, overrides=lines, run_mode=RunMode.RUN)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(f"{' '.join(str(group.input_line) for group in groups)}: {error}") from error
+            raise UsageError(f"{' '.join(self._line(group) for group in groups)}: {error}") from error
         OmegaConf.set_struct(config, False)
         del config["hydra"]
         return config
@@ -158,12 +181,36 @@ class Composer:
         if group.is_delete():
             return
         name = group.key_or_group
-        if group.value() is None:
+        if group.value() is None and not self._is_option_null(group):
             raise UsageError(f"{group.input_line}: a group is not set to null; leave it out with ~{name}.")
-        folder, _, option = f"{name}/{group.value()}".rpartition("/")
-        options = self._loader.get_group_options(folder, config_name=self._config_name, overrides=self._hydra_overrides)
+        value = "null" if group.value() is None else str(group.value())
+        folder, _, option = f"{name}/{value}".rpartition("/")
+        options = self._options(folder)
         if option not in options:
-            raise unknown(name, str(group.value()), options)
+            folders = [
+                f"{child}/{other}" for child in self._folders(name) for other in self._options(f"{name}/{child}")
+            ]
+            raise unknown(name, value, [*self._options(name), *folders])
+
+    def _options(self, folder: str) -> list[str]:
+        return list(
+            self._loader.get_group_options(folder, config_name=self._config_name, overrides=self._hydra_overrides)
+        )
+
+    def _folders(self, group: str) -> list[str]:
+        return list(
+            self._loader.get_group_options(
+                group, ObjectType.GROUP, config_name=self._config_name, overrides=self._hydra_overrides
+            )
+        )
+
+    def _is_option_null(self, group: Override) -> bool:
+        return not group.is_delete() and group.value() is None and "null" in self._options(group.key_or_group)
+
+    def _line(self, group: Override) -> str:
+        """The override as Hydra is to read it: an option that is called null needs quotes there."""
+        line = str(group.input_line)
+        return f"{line.partition('=')[0]}='null'" if self._is_option_null(group) else line
 
     def _is_group(self, override: Override) -> bool:
         name = override.key_or_group
@@ -202,14 +249,24 @@ def _plain(config: DictConfig, *, resolve: bool = False) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def _set(config: DictConfig, override: Override) -> None:
-    """Set, add or delete one key; a key that exists keeps its type, and one that does not needs a `+`."""
+def _split(override: Override) -> tuple[str, str, str]:
+    return str(override.key_or_group).rpartition(".")
+
+
+def _set(config: DictConfig, override: Override, *, free: Collection[str] = ()) -> None:
+    """Set, add or delete one key; a key that exists keeps its type, and one that does not needs a `+`.
+
+    Args:
+        config: changed in place.
+        override: what is set.
+        free: nodes to which any key may be added without the `+`.
+    """
     key, value = override.key_or_group, override.value()
-    parent, _, last = key.rpartition(".")
+    parent, _, last = _split(override)
     node: Any = OmegaConf.select(config, parent) if parent else config
     known = [str(name) for name in node] if isinstance(node, DictConfig) else []
     exists = last in known
-    adds = override.is_add() or override.is_force_add()
+    adds = override.is_add() or override.is_force_add() or (parent in free and not override.is_delete())
     if not isinstance(node, DictConfig) or (not exists and not adds):
         raise _unknown_key(config, key, line=str(override.input_line))
     if override.is_delete():

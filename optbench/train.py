@@ -1,12 +1,14 @@
 """The training loop: one generator, the same for every task and optimizer."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optbench.clock import Clock
+from optbench.component import Capability
 from optbench.measurement import Measurement, Status
 from optbench.schedule import Schedule
 from optbench.task import Task
@@ -21,6 +23,8 @@ def train(
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     *,
+    capabilities: Set[Capability] = frozenset(),
+    max_grad_norm: float | None = None,
     budget: Budget,
     every_num_steps: int,
     max_loss: float,
@@ -35,6 +39,8 @@ def train(
         task: gives minibatches, loss and test metrics.
         optimizer: holds the model's parameters; its groups' `lr` are the peak rates.
         schedule: factor of the peak rate for each progress.
+        capabilities: what the optimizer needs that SGD does not.
+        max_grad_norm: the gradient is scaled down to this global norm where it is longer.
         budget: when to end.
         every_num_steps: steps from one measurement to the next.
         max_loss: a training or test loss above it, or not finite, is divergence.
@@ -46,27 +52,35 @@ def train(
         divergence the last one is of the first step whose loss was bad, with that loss and no test metrics; its seconds
         and lr are those at the end of the block in which that was seen.
     """
-    peak_rates = [group["lr"] for group in optimizer.param_groups]
+    peak_rates = [rate(group) for group in optimizer.param_groups]
+    step_on = Stepper(task, optimizer, capabilities=capabilities, max_grad_norm=max_grad_norm)
+    swap = _swapper(optimizer, capabilities)
     batches = task.batches()
     losses: list[Tensor] = []  # of the block under way, on the device
     fetched: list[float] = []  # since the last measurement
     step = 0
     status = None
 
-    yield Measurement(step=0, seconds=0.0, lr=peak_rates[0] * schedule(0.0), metrics=_evaluated(task))
+    def measured(metrics: dict[str, float], *, at: int, status: Status | None = None) -> Measurement:
+        return Measurement(
+            step=at,
+            seconds=clock.seconds,
+            lr=rate(optimizer.param_groups[0]),
+            gradient_evaluations=step_on.num_gradient_evaluations,
+            metrics=metrics,
+            status=status,
+        )
+
+    set_rates(optimizer, peak_rates, factor=schedule(0.0))
+    yield measured(_evaluated(task), at=0)
     while status is None:
+        swap("train")
         clock.start()
         block_start = step
         block_end = min(step + _block_steps(budget, clock), (step // every_num_steps + 1) * every_num_steps)
         while step < block_end and ((progress := _progress(budget, step, clock)) < 1.0 or step == block_start):
-            factor = schedule(progress)
-            for group, peak_rate in zip(optimizer.param_groups, peak_rates, strict=True):
-                group["lr"] = peak_rate * factor
-            optimizer.zero_grad()
-            loss = task.loss(next(batches))
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
+            set_rates(optimizer, peak_rates, factor=schedule(progress))
+            losses.append(step_on(next(batches)))
             step += 1
         block = torch.stack(losses).tolist()
         clock.stop(num_steps=step - block_start)
@@ -74,15 +88,14 @@ def train(
 
         for index, value in enumerate(block, start=block_start + 1):
             if not value <= max_loss:
-                lr = optimizer.param_groups[0]["lr"]
-                metrics = {"train_loss": value}
-                yield Measurement(step=index, seconds=clock.seconds, lr=lr, metrics=metrics, status=Status.DIVERGED)
+                yield measured({"train_loss": value}, at=index, status=Status.DIVERGED)
                 return
         fetched += block
 
         spent = _progress(budget, step, clock) >= 1.0
         if not spent and step % every_num_steps:
             continue
+        swap("eval")
         metrics = {"train_loss": math.fsum(fetched) / len(fetched), **_evaluated(task)}
         fetched.clear()
         if not metrics.get("test_loss", 0.0) <= max_loss:
@@ -91,8 +104,93 @@ def train(
             status = Status.REACHED_TARGET
         elif spent:
             status = Status.COMPLETED
-        lr = optimizer.param_groups[0]["lr"]
-        yield Measurement(step=step, seconds=clock.seconds, lr=lr, metrics=metrics, status=status)
+        yield measured(metrics, at=step, status=status)
+
+
+class Stepper:
+    """One optimizer step on a minibatch, in the way that the optimizer needs it.
+
+    Args:
+        task: gives the loss.
+        optimizer: takes the step.
+        capabilities: of the optimizer.
+        max_grad_norm: clips the gradient; None does not.
+
+    Attributes:
+        num_gradient_evaluations: backward passes so far.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        *,
+        capabilities: Set[Capability],
+        max_grad_norm: float | None,
+    ) -> None:
+        self.num_gradient_evaluations = 0
+        self._task = task
+        self._optimizer = optimizer
+        self._max_grad_norm = max_grad_norm
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._create_graph = Capability.CREATE_GRAPH in capabilities
+        self._closure_alone = Capability.CLOSURE in capabilities
+        self._extra_pass = Capability.EXTRA_PASS in capabilities
+
+    def __call__(self, batch: Any) -> Tensor:
+        """Take the step; the loss before it, on the device and without a graph."""
+        if self._closure_alone:
+            losses: list[Tensor] = []
+
+            def closure() -> Tensor:
+                losses.append(self._backward(batch))
+                return losses[-1]
+
+            self._optimizer.step(closure)  # type: ignore[arg-type]
+            return losses[0]
+        loss = self._backward(batch)
+        if self._extra_pass:
+            self._optimizer.step(lambda: self._backward(batch))  # type: ignore[arg-type, return-value]
+        else:
+            self._optimizer.step()
+        if self._create_graph:
+            self._optimizer.zero_grad()  # gradients with a graph keep themselves alive
+        return loss
+
+    def _backward(self, batch: Any) -> Tensor:
+        self.num_gradient_evaluations += 1
+        self._optimizer.zero_grad()
+        loss = self._task.loss(batch)
+        if self._create_graph:  # not `backward(create_graph=True)`, which warns of the cycle that `__call__` breaks
+            gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                parameter.grad = gradient
+        else:
+            loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
+        if self._max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        return loss.detach()
+
+
+def rate(group: dict[str, Any]) -> float:
+    """The rate of a parameter group; NaN where the optimizer chooses it by itself."""
+    return math.nan if group["lr"] is None else float(group["lr"])
+
+
+def set_rates(optimizer: torch.optim.Optimizer, peak_rates: list[float], *, factor: float) -> None:
+    """Give each group its peak rate times the factor. A rate that is a tensor is filled in place, as it must be."""
+    for group, peak_rate in zip(optimizer.param_groups, peak_rates, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(peak_rate * factor)
+        elif group["lr"] is not None:
+            group["lr"] = peak_rate * factor
+
+
+def _swapper(optimizer: torch.optim.Optimizer, capabilities: Set[Capability]) -> Callable[[str], None]:
+    """What changes between the weights that are trained and those that are evaluated."""
+    if Capability.TRAIN_EVAL not in capabilities:
+        return lambda _: None
+    return lambda mode: getattr(optimizer, mode)()
 
 
 def _evaluated(task: Task) -> dict[str, float]:

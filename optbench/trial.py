@@ -3,30 +3,25 @@
 import hashlib
 import json
 import math
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self
 
+from optbench.component import Component, OptimizerComponent, component, optimizer_component
 from optbench.errors import UsageError, unknown
+from optbench.parsing import json_safe, parse, parse_mapping, parse_value
 
 Direction = Literal["min", "max"]
-T = TypeVar("T")
 
 # The parts of a config that make a trial, and those that are about where its results go.
-PARTS = ("task", "data", "optimizer", "schedule", "budget", "evaluation", "target", "divergence", "hardware", "seed")
+REQUIRED = ("task", "optimizer", "schedule", "budget", "evaluation", "target", "divergence", "hardware", "seed")
+OPTIONAL = ("data", "param_groups", "max_grad_norm", "lr_scaling")
+PARTS = (*REQUIRED, *OPTIONAL)
 ELSEWHERE = ("logger", "sweep", "results")
-CURVE_COLUMNS = ("step", "seconds", "lr")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Component:
-    """A part that a YAML file names by `_target_`: a callable and its keyword arguments."""
-
-    name: str
-    target: str
-    arguments: Mapping[str, Any]
+# Parts that are in an id only where they are given: they came later, and a stored result keeps its name.
+OPTIONAL_SINCE = ("param_groups", "max_grad_norm", "lr_scaling")
+CURVE_COLUMNS = ("step", "seconds", "lr", "gradient_evaluations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +54,23 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LrScaling:
+    """The rate for another batch size than that it was tuned for: times (batch_size / base_batch_size) ** power.
+
+    `linear` is the rule of Goyal et al. (2017, https://arxiv.org/abs/1706.02677), `sqrt` that of Krizhevsky (2014,
+    https://arxiv.org/abs/1404.5997), which Malladi et al. (2022, https://arxiv.org/abs/2205.10287) derive for Adam.
+    """
+
+    rule: Literal["linear", "sqrt"]
+    base_batch_size: int
+
+    def factor(self, batch_size: int) -> float:
+        """What the rate is multiplied by."""
+        ratio = batch_size / self.base_batch_size
+        return ratio if self.rule == "linear" else math.sqrt(ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hardware:
     """What to train on: `auto` takes the GPU where there is one."""
 
@@ -76,7 +88,10 @@ class Trial:
 
     task: Component
     data: Component | None
-    optimizer: Component
+    optimizer: OptimizerComponent
+    param_groups: Component | None
+    lr_scaling: LrScaling | None
+    max_grad_norm: float | None
     schedule: Component
     budget: Budget
     evaluation: Evaluation
@@ -90,6 +105,8 @@ class Trial:
     def id(self) -> str:
         """16 hexadecimal digits of the SHA-256 of what is asked; equal for equal questions, however spelt."""
         asked = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "config"}
+        asked["optimizer"] = _asked_of(self.optimizer)
+        asked = {key: value for key, value in asked.items() if value is not None or key not in OPTIONAL_SINCE}
         if self.data is not None and self.data.arguments.get("sha256"):  # then it is no matter where the data lie
             asked["data"]["arguments"] = {key: value for key, value in self.data.arguments.items() if key != "path"}
         canonical = json.dumps(json_safe(asked), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -102,6 +119,16 @@ class Trial:
         rate = f" lr={lr:g}" if isinstance(lr, float) else ""
         return f"{self.task.name} {self.optimizer.name}{rate} seed {self.seed}"
 
+    @property
+    def lr_factor(self) -> float:
+        """What `lr_scaling` multiplies every rate by."""
+        if self.lr_scaling is None:
+            return 1.0
+        batch_size = self.task.arguments.get("batch_size")
+        if type(batch_size) is not int or batch_size < 1:
+            raise UsageError(f"lr_scaling: task={self.task.name} has no task.batch_size to scale the rate by.")
+        return self.lr_scaling.factor(batch_size)
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Check a composed config and take from it what a trial asks.
@@ -112,7 +139,7 @@ class Trial:
         for key in config:
             if key not in (*PARTS, *ELSEWHERE):
                 raise unknown("key", str(key), (*PARTS, *ELSEWHERE))
-        parts = {key: _part(config, key) for key in PARTS if key not in ("data", "seed")}
+        parts = {key: _part(config, key) for key in REQUIRED if key != "seed"}
         task = dict(parts["task"])
         num_steps, every_num_steps = task.pop("num_steps", None), task.pop("evaluate_every_num_steps", None)
         metrics = _metrics(task.pop("metrics", None) or {})
@@ -122,22 +149,25 @@ class Trial:
         evaluation = dict(parts["evaluation"])
         if evaluation.get("every_num_steps") is None:
             evaluation["every_num_steps"] = every_num_steps
+        scaling = _lr_scaling(config.get("lr_scaling") or {})
+        described = {key: value for key, value in config.items() if key in PARTS and value is not None}
+        if scaling is None:
+            described.pop("lr_scaling", None)
         trial = cls(
             task=component(task, group="task"),
-            data=component(_part(config, "data"), group="data") if config.get("data") is not None else None,
-            optimizer=component(parts["optimizer"], group="optimizer"),
+            data=_optional_component(config, "data"),
+            optimizer=optimizer_component(parts["optimizer"]),
+            param_groups=_optional_component(config, "param_groups"),
+            lr_scaling=scaling,
+            max_grad_norm=parse_value(config.get("max_grad_norm"), float | None, where="max_grad_norm"),
             schedule=component(parts["schedule"], group="schedule"),
             budget=budget,
             evaluation=parse(Evaluation, evaluation, where="evaluation"),
             target=_target(parts["target"], metrics),
             max_loss=parse(_Divergence, parts["divergence"], where="divergence").max_loss,
             hardware=parse(Hardware, parts["hardware"], where="hardware"),
-            seed=_value(config.get("seed"), int, where="seed"),
-            config={
-                **{key: value for key, value in config.items() if key in PARTS},
-                "budget": _plain(budget),
-                "evaluation": evaluation,
-            },
+            seed=parse_value(config.get("seed"), int, where="seed"),
+            config={**described, "budget": _plain(budget), "evaluation": evaluation},
         )
         trial._check_ranges()
         return trial
@@ -149,6 +179,8 @@ class Trial:
             ("evaluation.every_num_steps", self.evaluation.every_num_steps),
             ("hardware.num_threads", self.hardware.num_threads),
             ("divergence.max_loss", self.max_loss),
+            ("max_grad_norm", self.max_grad_norm),
+            ("lr_scaling.base_batch_size", None if self.lr_scaling is None else self.lr_scaling.base_batch_size),
         ):
             if value is not None and not value > 0:
                 raise UsageError(f"{name}={value}: it must be above 0.")
@@ -156,6 +188,7 @@ class Trial:
             raise UsageError("no budget: give budget.num_steps=<steps> or budget.seconds=<seconds>.")
         if self.seed < 0:
             raise UsageError(f"seed={self.seed}: it must be 0 or above.")
+        _ = self.lr_factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,66 +202,35 @@ class _AskedTarget:
     value: float | None
 
 
-def component(config: Mapping[str, Any], *, group: str) -> Component:
-    """The component that a group's YAML describes; `name`, `_target_` and `convention` are not arguments."""
-    arguments = {key: value for key, value in config.items() if key not in ("name", "_target_", "convention")}
-    for key in ("name", "_target_"):
-        if not isinstance(config.get(key), str):
-            raise UsageError(f"{group}.{key} is missing: the YAML of every {group} gives its name and its _target_.")
-    return Component(name=config["name"], target=config["_target_"], arguments=arguments)
-
-
-def parse(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """A dataclass from a mapping that has exactly its fields, each of its declared type.
-
-    Raises:
-        UsageError: names the key by its full path, what was given and what is allowed.
-    """
-    hints = get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise unknown("key", str(key), hints, prefix=f"{where}.")
-    for key in hints:
-        if key not in values:
-            raise UsageError(f"{where}.{key} is missing.")
-    return cls(**{key: _value(values[key], hint, where=f"{where}.{key}") for key, hint in hints.items()})
-
-
-def json_safe(value: Any) -> Any:
-    """The same value in JSON's terms: tuples become lists, and floats that JSON lacks become their names."""
-    if isinstance(value, Mapping):
-        return {str(key): json_safe(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [json_safe(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def _value(value: Any, hint: Any, *, where: str) -> Any:
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise unknown("value", str(value), map(str, get_args(hint)), where=f"for {where}")
-        return value
-    options = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        if option is float and type(value) is int:
-            return float(value)
-        if type(value) is option:  # not isinstance: True is no number here
-            return value
-    names = " or ".join("null" if option is type(None) else option.__name__ for option in options)
-    raise UsageError(f"{where}={value!r}: expected {names}, got {type(value).__name__}.")
-
-
 def _part(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = config.get(key)
     if value is None:
         raise UsageError(f"{key} is missing: a trial needs it.")
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{key}={value!r}: expected a mapping of keys, got {type(value).__name__}.")
-    return value
+    return parse_mapping(value, where=key)
+
+
+def _optional_component(config: Mapping[str, Any], key: str) -> Component | None:
+    return None if config.get(key) is None else component(_part(config, key), group=key)
+
+
+def _lr_scaling(config: Any) -> LrScaling | None:
+    asked = parse_mapping(config, where="lr_scaling")
+    if all(value is None for value in asked.values()):
+        return None
+    for key, allowed in (("rule", "linear or sqrt"), ("base_batch_size", "the batch size that lr is for")):
+        if asked.get(key) is None:
+            raise UsageError(f"lr_scaling needs both its keys: give lr_scaling.{key}, {allowed}.")
+    return parse(LrScaling, asked, where="lr_scaling")
+
+
+def _asked_of(optimizer: OptimizerComponent) -> dict[str, Any]:
+    """What a trial asks of its optimizer; what the file says about it does not change the training."""
+    asked = {"name": optimizer.name, "target": optimizer.target, "arguments": optimizer.arguments}
+    if optimizer.companion is not None:
+        asked["companion"] = _plain(optimizer.companion)
+    if optimizer.matrices:
+        asked["matrices"] = optimizer.matrices
+    return asked
 
 
 def _metrics(config: Any) -> dict[str, Direction]:
@@ -237,7 +239,7 @@ def _metrics(config: Any) -> dict[str, Direction]:
     for name in config:
         if name in CURVE_COLUMNS:
             raise UsageError(f"task.metrics: {name!r} is a column of every curve; give the metric another name.")
-    return {str(name): _value(value, Direction, where=f"task.metrics.{name}") for name, value in config.items()}
+    return {str(name): parse_value(value, Direction, where=f"task.metrics.{name}") for name, value in config.items()}
 
 
 def _target(config: Mapping[str, Any], metrics: Mapping[str, Direction]) -> Target | None:
@@ -252,6 +254,6 @@ def _target(config: Mapping[str, Any], metrics: Mapping[str, Direction]) -> Targ
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (Component, Budget, Evaluation, Target, Hardware)):
+    if isinstance(value, (Component, Budget, Evaluation, Target, Hardware, LrScaling)):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     return value

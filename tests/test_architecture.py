@@ -15,7 +15,23 @@ MODULES = {
 }
 TASKS = {f"optbench.tasks.{path.stem}": path for path in sorted((ROOT / "tasks").glob("*.py"))}
 
-DATA = ["optbench.errors", "optbench.measurement", "optbench.seeding", "optbench.trial", "optbench.schedule"]
+DATA = [
+    "optbench.component",
+    "optbench.errors",
+    "optbench.measurement",
+    "optbench.parsing",
+    "optbench.schedule",
+    "optbench.seeding",
+    "optbench.trial",
+]
+# One self-contained file each, or the pure functions that are their reference.
+METHODS = sorted(
+    name
+    for name in MODULES
+    if name.startswith("optbench.optim.")
+    and name not in ("optbench.optim.build", "optbench.optim.param_groups", "optbench.optim.refused")
+    and not name.endswith("__init__")
+)
 ANALYSIS = ["optbench.store", "optbench.stats", "optbench.tables", "optbench.report", "optbench.terminal"]
 HYDRA = {"optbench.cli", "optbench.sweeper"}
 
@@ -61,6 +77,14 @@ def test_data_modules_import_the_standard_library_alone(module: str) -> None:
     foreign = packages(MODULES[module]) - sys.stdlib_module_names - {"optbench"}
     assert not foreign
     assert reachable(module) <= set(DATA)
+
+
+@pytest.mark.parametrize("module", METHODS)
+def test_a_method_imports_torch_and_other_methods_alone(module: str) -> None:
+    assert packages(MODULES[module]) - sys.stdlib_module_names <= {"torch", "optbench"}
+    own = {name for name in imports(MODULES[module]) if name in MODULES} - {"optbench", "optbench.optim"}
+    assert all(name.startswith("optbench.optim.rules") for name in own)
+    assert not own or module.startswith("optbench.optim.rules")
 
 
 @pytest.mark.parametrize("module", ANALYSIS)

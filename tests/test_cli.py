@@ -55,7 +55,7 @@ def test_a_record_has_the_fields_that_the_readme_lists(tmp_path: Path) -> None:
     assert set(record) == {
         "schema", "id", "config", "status", "summary", "curve", "environment", "timing", "sha256",
     }  # fmt: skip
-    assert set(record["curve"]) == {"step", "seconds", "lr", "train_loss", "test_loss"}  # type: ignore[arg-type]
+    assert set(record["curve"]) == {"step", "seconds", "lr", "gradient_evaluations", "train_loss", "test_loss"}  # type: ignore[arg-type]
 
 
 def test_failed_trials_show_in_the_exit_code(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_help_lists_the_commands_and_the_groups(arguments: list[str], capsys: py
     assert call(*arguments) == 0
     output = capsys.readouterr().out
     assert "optbench sweep  key=value,value" in output
-    assert "optimizer: adafactor, " in output
+    assert "optimizer: adadelta, adafactor, " in output
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,10 @@ def test_a_task_of_ones_own_costs_one_class_and_one_file(tmp_path: Path) -> None
         "metrics: {test_loss: min}\n"
     )
     arguments = ["run", "--config-dir", "conf", "task=line", "optimizer=adam", "optimizer.lr=0.1"]
-    result = process(*arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    refused = process(*arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert refused.returncode == 2
+    assert "add allow=my_lab to the command" in refused.stderr, "a file cannot allow itself to be called"
+    result = process(*arguments, "allow=my_lab", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr
     (record,) = stored(tmp_path / "results")
     assert record["summary"]["test_loss"] < 0.1  # type: ignore[index]

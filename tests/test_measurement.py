@@ -9,7 +9,13 @@ from optbench.measurement import MAX_CURVE_POINTS, Measurement, Status, columns
 
 def _rows(num_rows: int) -> list[Measurement]:
     return [
-        Measurement(step=3 * index, seconds=index / 7, lr=0.1, metrics={"train_loss": 1.0 / (index + 1)})
+        Measurement(
+            step=3 * index,
+            seconds=index / 7,
+            lr=0.1,
+            gradient_evaluations=4 * index,
+            metrics={"train_loss": 1.0 / (index + 1)},
+        )
         for index in range(num_rows)
     ]
 
@@ -25,6 +31,7 @@ def test_a_short_curve_is_kept_as_it_is(num_rows: int) -> None:
         "step": [row.step for row in rows],
         "seconds": [row.seconds for row in rows],
         "lr": [row.lr for row in rows],
+        "gradient_evaluations": [row.gradient_evaluations for row in rows],
         "train_loss": [row.metrics["train_loss"] for row in rows],
     }
 
@@ -45,9 +52,13 @@ def test_a_long_curve_is_thinned_evenly_to_a_thousand_rows_with_its_first_and_la
 def test_a_metric_that_a_row_lacks_is_nan_there_and_the_columns_keep_their_length() -> None:
     curve = columns(
         [
-            Measurement(step=0, seconds=0.0, lr=0.1, metrics={"test_loss": 2.0}),
-            Measurement(step=5, seconds=1.0, lr=0.1, metrics={"train_loss": 1.5, "test_loss": 1.0}),
-            Measurement(step=7, seconds=1.2, lr=0.1, metrics={"train_loss": 1e9}, status=Status.DIVERGED),
+            Measurement(step=0, seconds=0.0, lr=0.1, gradient_evaluations=0, metrics={"test_loss": 2.0}),
+            Measurement(
+                step=5, seconds=1.0, lr=0.1, gradient_evaluations=0, metrics={"train_loss": 1.5, "test_loss": 1.0}
+            ),
+            Measurement(
+                step=7, seconds=1.2, lr=0.1, gradient_evaluations=0, metrics={"train_loss": 1e9}, status=Status.DIVERGED
+            ),
         ]
     )
     assert curve["test_loss"][:2] == [2.0, 1.0]
@@ -57,4 +68,4 @@ def test_a_metric_that_a_row_lacks_is_nan_there_and_the_columns_keep_their_lengt
 
 
 def test_a_run_that_measured_nothing_has_an_empty_curve() -> None:
-    assert columns([]) == {"step": [], "seconds": [], "lr": []}
+    assert columns([]) == {"step": [], "seconds": [], "lr": [], "gradient_evaluations": []}

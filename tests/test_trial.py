@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from optbench.component import component
 from optbench.errors import UsageError
+from optbench.parsing import json_safe, parse
 from optbench.store import Store
-from optbench.trial import Budget, Target, Trial, component, json_safe, parse
+from optbench.trial import Budget, Target, Trial
 from tests.conftest import MakeTrial
 from tests.handmade import CONFIG, config, result, trial
 

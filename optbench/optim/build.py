@@ -1,28 +1,171 @@
 """From an optimizer's config to a `torch.optim.Optimizer` that holds every trainable parameter."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence, Set
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
+from optbench.component import Component, Limit, OptimizerComponent
 from optbench.components import build as build_component
 from optbench.components import signature
 from optbench.errors import UsageError
-from optbench.trial import Component
+from optbench.optim.combined import Combined
+from optbench.optim.param_groups import Group, hidden_matrices, is_matrix, trainable
+from optbench.optim.refused import NEEDS_MATRICES, REFUSED, REFUSED_ARGUMENTS
 
 
-def build(component: Component, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer with its hyperparameters bound, over all the trainable parameters given.
+def build(
+    component: OptimizerComponent,
+    model: nn.Module,
+    *,
+    param_groups: Component | None = None,
+    lr_factor: float = 1.0,
+) -> torch.optim.Optimizer:
+    """The optimizer with its hyperparameters bound, over all trainable parameters of the model.
+
+    Args:
+        component: what is to be built.
+        model: frozen parameters are left out.
+        param_groups: which parameters get which hyperparameters; None is one group.
+        lr_factor: every rate is multiplied by it.
 
     Raises:
-        UsageError: the class is no optimizer, does not accept a hyperparameter or refuses its value, or leaves
-            a trainable parameter out.
+        UsageError: the class is no optimizer, is not what its name says, does not accept a hyperparameter or refuses
+            its value, cannot train these parameters, or leaves a trainable parameter out.
     """
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    _refuse(component)
+    parameters = [parameter for _, parameter, _ in trainable(model)]
+    if not parameters:
+        raise UsageError(f"{component.name}: the model has no trainable parameter.")
+    reason = component.limits.get(Limit.BF16_PARAMETERS)
+    if reason and any(parameter.dtype == torch.bfloat16 for parameter in parameters):
+        raise UsageError(f"{component.name} does not train bfloat16 parameters: {reason}")
+
+    component = _scaled(component, lr_factor)
+    groups = _groups(component, param_groups, model=model)
+    if component.companion is not None:
+        companion = _scaled(component.companion, lr_factor)
+        optimizer = _with_companion(
+            component, groups, companion=companion, others=_groups(companion, param_groups, model=model), model=model
+        )
+    else:
+        if component.matrices:
+            matrices = {id(parameter) for _, parameter, module in trainable(model) if is_matrix(parameter, module)}
+            inside, outside = _split(groups, matrices)
+            groups = [*(replace(group, own={**group.own, **component.matrices}) for group in inside), *outside]
+        optimizer = _build(component, groups)
+
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    left_out = sum(id(parameter) not in held for parameter in parameters)
+    if left_out:
+        raise UsageError(f"{component.name} leaves out {left_out} of {len(parameters)} trainable parameters.")
+    return optimizer
+
+
+def check(component: OptimizerComponent) -> None:
+    """Build the optimizer over three small layers, so that a mistake shows before anything trains.
+
+    Raises:
+        UsageError: as `build`.
+    """
+    build(component, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)))
+
+
+def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Each group fully stated: how many parameters it holds, and all its hyperparameters that are plain values."""
+    return [
+        {
+            "num_parameters": sum(parameter.numel() for parameter in group["params"]),
+            **{
+                key: value.item() if isinstance(value, torch.Tensor) else value
+                for key, value in group.items()
+                if isinstance(value, (bool, int, float, str, tuple, list, type(None)))
+                or (isinstance(value, torch.Tensor) and value.numel() == 1)
+                if key != "params"
+            },
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def _refuse(component: OptimizerComponent) -> None:
+    if reason := REFUSED.get(component.target):
+        raise UsageError(f"{component.target} is refused: {reason}")
+    for argument, (value, reason) in REFUSED_ARGUMENTS.get(component.target, {}).items():
+        if component.arguments.get(argument) == value:
+            raise UsageError(f"optimizer.{argument}={value} with {component.target} is refused: {reason}")
+    for key in NEEDS_MATRICES.get(component.target, ()):
+        if component.matrices.get(key) is None:
+            raise UsageError(
+                f"{component.name} ({component.target}) is plain Adam without optimizer.matrices.{key}: give it."
+            )
+
+
+def _scaled(component: Any, lr_factor: float) -> Any:
+    """The component with its rate multiplied."""
+    if lr_factor == 1.0:
+        return component
+    lr = component.arguments.get("lr")
+    if not isinstance(lr, (int, float)):
+        raise UsageError(
+            f"lr_scaling: optimizer={component.name} has no lr to scale; give it, or leave lr_scaling out."
+        )
+    return replace(component, arguments={**component.arguments, "lr": lr * lr_factor})
+
+
+def _defaults(component: Component) -> dict[str, Any]:
+    """The defaults of the class, for what the file leaves out."""
+    _, *parameters = signature(component, group="optimizer").values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+def _groups(component: Component, param_groups: Component | None, *, model: nn.Module) -> list[Group]:
+    if param_groups is None:
+        return [Group(name="all", params=[parameter for _, parameter, _ in trainable(model)], own={})]
+    hyperparameters = {**_defaults(component), **component.arguments}
+    found: list[Group] = build_component(
+        param_groups, group="param_groups", model=model, hyperparameters=hyperparameters
+    )
+    return found
+
+
+def _split(groups: Sequence[Group], chosen: Set[int]) -> tuple[list[Group], list[Group]]:
+    """The groups of the parameters chosen, by their `id`, and those of the others; no group is empty."""
+    halves = tuple(
+        [
+            replace(group, params=params)
+            for group in groups
+            if (params := [parameter for parameter in group.params if (id(parameter) in chosen) is inside])
+        ]
+        for inside in (True, False)
+    )
+    return halves[0], halves[1]
+
+
+def _with_companion(
+    component: Component, groups: Sequence[Group], *, companion: Component, others: Sequence[Group], model: nn.Module
+) -> torch.optim.Optimizer:
+    """Hidden matrices for the optimizer, everything else for its companion."""
+    hidden = {id(parameter) for _, parameter, is_hidden in hidden_matrices(model) if is_hidden}
+    if not hidden:
+        raise UsageError(
+            f"{component.name} trains hidden matrices alone, and this task's model has none "
+            "(weights in two dimensions, neither in the first nor in the last layer). Choose another task or optimizer."
+        )
+    optimizer = _build(component, _split(groups, hidden)[0])
+    rest = _split(others, hidden)[1]
+    return Combined([optimizer, _build(companion, rest)]) if rest else optimizer
+
+
+def _build(component: Component, groups: Sequence[Group]) -> torch.optim.Optimizer:
     # The first parameter of every torch optimizer is the parameters; most call it `params`.
     first = next(iter(signature(component, group="optimizer")), "params")
+    plain = len(groups) == 1 and not groups[0].own
+    params = list(groups[0].params) if plain else [{"params": list(group.params), **group.own} for group in groups]
     try:
-        optimizer = build_component(component, group="optimizer", **{first: trainable})
+        optimizer = build_component(component, group="optimizer", **{first: params})
     except UsageError:
         raise
     except (Exception, SystemExit) as error:  # some libraries leave with exit() where a package of theirs is missing
@@ -31,17 +174,4 @@ def build(component: Component, parameters: Iterable[nn.Parameter]) -> torch.opt
         raise UsageError(f"{component.name} ({component.target}) refuses {given}{reason}.") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise UsageError(f"optimizer {component.name!r}: {component.target} is not a torch.optim.Optimizer.")
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    left_out = sum(id(parameter) not in held for parameter in trainable)
-    if left_out:
-        raise UsageError(f"{component.name} leaves out {left_out} of {len(trainable)} trainable parameters.")
     return optimizer
-
-
-def check(component: Component) -> None:
-    """Build the optimizer over a small matrix, so that a mistake shows before anything trains.
-
-    Raises:
-        UsageError: as `build`.
-    """
-    build(component, [nn.Parameter(torch.zeros(2, 2))])

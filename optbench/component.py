@@ -1,0 +1,159 @@
+"""The parts of a trial that YAML files declare: a callable and its arguments; of an optimizer, what it is like too."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from optbench.errors import UsageError, unknown
+from optbench.parsing import parse_mapping, parse_value
+
+# Keys of an optimizer's file that describe it: no arguments, and no part of what a trial asks.
+DESCRIPTION = (
+    "convention",
+    "capabilities",
+    "state_bytes_per_parameter",
+    "limits",
+    "advised",
+    "rule",
+    "departs",
+    "preset",
+)
+
+
+class Capability(StrEnum):
+    """What an optimizer needs that SGD does not; the one loop does it for whichever declares it."""
+
+    CLOSURE = "closure"
+    """`step(closure)` computes the gradients itself, as often as it needs them (LBFGS)."""
+    EXTRA_PASS = "extra_pass"
+    """The gradients are there, and `step(closure)` makes another pass over the same minibatch (SAM)."""
+    TRAIN_EVAL = "train_eval"
+    """`train()` and `eval()` swap the weights that are trained for those that are evaluated (schedule-free)."""
+    CREATE_GRAPH = "create_graph"
+    """The gradients need a graph of their own, to be differentiated again (Hutchinson's estimator in Sophia-H)."""
+    MATRICES_ONLY = "matrices_only"
+    """Takes hidden matrices alone; a `companion` trains the rest (Muon)."""
+    LR_FREE = "lr_free"
+    """Estimates its own rate; `lr` is a factor of it, usually 1."""
+
+
+class Limit(StrEnum):
+    """What was found not to work with an optimizer."""
+
+    BF16_PARAMETERS = "bf16_parameters"
+    """Training with bfloat16 parameters fails, or hardly moves."""
+    BF16_RELOAD = "bf16_reload"
+    """State in float32 comes back as bfloat16 from `load_state_dict`."""
+    WEIGHTS_ONLY_LOAD = "weights_only_load"
+    """`torch.load(weights_only=True)` refuses its `state_dict`."""
+    STATE_DICT = "state_dict"
+    """After `load_state_dict` it does not go on along the same path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A part that a YAML file names by `_target_`: a callable and its keyword arguments."""
+
+    name: str
+    target: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What an optimizer's authors advise; None is no advice.
+
+    Attributes:
+        lr: the lowest and the highest.
+        schedule: names of those that suit it.
+        warmup: whether a schedule may warm up; a mapping allows it with these arguments alone.
+        because: their reason.
+        source: where they say so.
+    """
+
+    lr: tuple[float, float] | None
+    schedule: Sequence[str] | None
+    warmup: bool | Mapping[str, Any] | None
+    because: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerComponent(Component):
+    """An optimizer, with what its file declares.
+
+    Attributes:
+        capabilities: what it needs of the loop.
+        companion: the optimizer of all that is not a hidden matrix.
+        matrices: special keys of the parameter group that holds the hidden matrices.
+        limits: what does not work with it, and why.
+        advice: of its authors.
+    """
+
+    capabilities: frozenset[Capability]
+    companion: Component | None
+    matrices: Mapping[str, Any]
+    limits: Mapping[Limit, str]
+    advice: Advice | None
+
+
+def component(config: Mapping[str, Any], *, group: str) -> Component:
+    """The component that a group's YAML describes; `name`, `_target_` and `convention` are not arguments.
+
+    Raises:
+        UsageError: it has no name or no target.
+    """
+    return Component(**_called(config, group=group, description=("convention",)))
+
+
+def optimizer_component(config: Mapping[str, Any], *, group: str = "optimizer") -> OptimizerComponent:
+    """The optimizer that its YAML describes.
+
+    Raises:
+        UsageError: it has no name or no target, or declares what is not known.
+    """
+    capabilities = [Capability(_known(Capability, name, group)) for name in config.get("capabilities") or ()]
+    limits = parse_mapping(config.get("limits") or {}, where=f"{group}.limits")
+    companion, advised = config.get("companion"), config.get("advised")
+    if (companion is not None) != (Capability.MATRICES_ONLY in capabilities):
+        raise UsageError(f"{group}: `companion` and the capability {Capability.MATRICES_ONLY} go together.")
+    return OptimizerComponent(
+        **_called(config, group=group, description=(*DESCRIPTION, "companion", "matrices")),
+        capabilities=frozenset(capabilities),
+        companion=None if companion is None else component(companion, group=f"{group}.companion"),
+        matrices=parse_mapping(config.get("matrices") or {}, where=f"{group}.matrices"),
+        limits={Limit(_known(Limit, name, group)): str(reason) for name, reason in limits.items()},
+        advice=None if advised is None else _advice(advised, where=f"{group}.advised"),
+    )
+
+
+def _called(config: Mapping[str, Any], *, group: str, description: Sequence[str]) -> dict[str, Any]:
+    for key in ("name", "_target_"):
+        if not isinstance(config.get(key), str):
+            raise UsageError(f"{group}.{key} is missing: the YAML of every {group} gives its name and its _target_.")
+    arguments = {key: value for key, value in config.items() if key not in ("name", "_target_", *description)}
+    return {"name": config["name"], "target": config["_target_"], "arguments": arguments}
+
+
+def _known(kind: type[StrEnum], name: Any, group: str) -> str:
+    members = [member.value for member in kind]
+    if name not in members:
+        raise unknown(kind.__name__.lower(), str(name), members, where=f"for {group}")
+    return str(name)
+
+
+def _advice(config: Any, *, where: str) -> Advice:
+    given = parse_mapping(config, where=where)
+    allowed = ("lr", "schedule", "warmup", "because", "source")
+    for key in given:
+        if key not in allowed:
+            raise unknown("key", str(key), allowed, prefix=f"{where}.")
+    lr, schedule = given.get("lr"), given.get("schedule")
+    return Advice(
+        lr=None if lr is None else (parse_value(lr[0], float, where=where), parse_value(lr[1], float, where=where)),
+        schedule=None if schedule is None else [str(name) for name in schedule],
+        warmup=given.get("warmup"),
+        because=str(given.get("because", "")),
+        source=str(given.get("source", "")),
+    )
