@@ -13,7 +13,7 @@ PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep run report list test verify bench lint typecheck format wheel clean distclean
+.PHONY: help sweep run parity report list test verify bench lint typecheck docs format wheel clean distclean
 
 help: ## Show this list
 	@printf '%s\n' 'Usage: make <target> [key=value ...]' '' \
@@ -47,18 +47,19 @@ _DELETIONS = $(foreach _W,$(filter ~%,$(MAKECMDGOALS)),'$(subst ','"'"',$(_W))')
 
 sweep: ## Run every combination of the given values: make sweep optimizer=lion,adamw task=mnist_mlp
 run: ## Run one trial: make run task=mnist_mlp optimizer=adamw
+parity: ## Compare an optimizer with its paper's rule, or with another: make parity optimizer=adafactor
 report: ## Print the tables of what is stored (results=FOLDER, FLAGS=--all)
 list: ## Show what there is to choose from (FLAGS=optimizers)
 
 # Prepending each word brings them back into the order in which they were typed.
-sweep run report list: .venv/.core
+sweep run parity report list: .venv/.core
 	@set --; for word in $(_WORDS); do case $$word in \
 	  '' | PYTHON=* | UV=* | FLAGS=* | PYTEST_FLAGS=*) ;; \
 	  *) set -- "$$word" "$$@" ;; \
 	esac; done; exec env -u MAKELEVEL .venv/bin/optbench $@ $(FLAGS) "$$@" $(_DELETIONS)
 
 # Make also puts such words into the environment, and evaluates them first: `x=$(shell ...)` would run.
-ifneq ($(filter sweep run report list,$(MAKECMDGOALS)),)
+ifneq ($(filter sweep run parity report list,$(MAKECMDGOALS)),)
 unexport $(foreach _W,$(subst \$(_TAB),,$(subst \$(_SPACE),,$(subst \\,,$(MAKEOVERRIDES)))),$(firstword $(subst =, ,$(_W))))
 endif
 unexport MAKEFLAGS MFLAGS MAKEOVERRIDES MAKE_TERMOUT MAKE_TERMERR
@@ -82,6 +83,9 @@ lint: .venv/.dev ## Check style and common mistakes
 
 typecheck: .venv/.dev ## Check the types
 	.venv/bin/mypy --strict optbench tasks
+
+docs: .venv/.core ## Make the pages of docs/ that come from the config files
+	.venv/bin/optbench list optimizers --markdown > docs/optimizers.md
 
 format: .venv/.dev ## Rewrite the files in the project's style
 	.venv/bin/ruff check --fix .

@@ -1,4 +1,4 @@
-"""The command line: `run`, `sweep`, `report`, `list`.
+"""The command line: `run`, `sweep`, `parity`, `report`, `list`.
 
 `run` and `sweep` take overrides in Hydra's grammar and Hydra's own options (`--cfg job`, `--config-dir`, `--help`, tab
 completion); without a verb the command is a plain Hydra application, so `optbench -m key=value,value` is a sweep too.
@@ -45,6 +45,7 @@ def _dispatch(arguments: list[str]) -> int:
     verbs: Mapping[str, Callable[[list[str]], int]] = {
         "run": lambda rest: _hydra(rest, multirun=False),
         "sweep": lambda rest: _hydra(rest, multirun=True),
+        "parity": _parity,
         "report": _report,
         "list": _list,
     }
@@ -151,6 +152,34 @@ def _hide_verb_from_completion() -> None:
         os.environ["COMP_POINT"] = str(max(point - len(line) + len(without), 0))
 
 
+def _parity(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="optbench parity",
+        description="Step an optimizer and the rule of its paper, or two optimizers, through the same gradients in "
+        "float64, and say where they part.",
+        epilog="optbench parity optimizer=adafactor; optbench parity optimizer=adamw,adamw_independent schedule=cosine",
+    )
+    parser.add_argument("override", nargs="*", help="key=value, as for `optbench sweep`")
+    overrides = parser.parse_args(arguments).override
+
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    from optbench import allowlist
+    from optbench.component import optimizer_component
+    from optbench.parity import parity
+    from optbench.sweeper import Composer, hydra_version, split_allowed
+
+    given, allowed = split_allowed(overrides)
+    with _hydra_errors(), initialize_config_module("optbench.conf", **hydra_version()):
+        composer = Composer(GlobalHydra.instance().config_loader(), [])
+        configs = composer.configs([*given, "sweep=once"], one_trial=False)
+        allowed += composer.packages_named(given)
+    parts = [("optimizer", optimizer_component(config["optimizer"])) for config in configs]
+    allowlist.check_names(parts, allowed=allowed)
+    return parity(configs)
+
+
 def _report(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="optbench report", description="Print the table of each sweep again, from the store."
@@ -179,16 +208,27 @@ def _report(arguments: list[str]) -> int:
 
 def _list(arguments: list[str]) -> int:
     from optbench.catalogue import GROUPS, entries
-    from optbench.console import show_choices
+    from optbench.console import show_choices, show_optimizers
+    from optbench.pages import optimizers_page
 
     parser = argparse.ArgumentParser(prog="optbench list", description="What can be chosen, a line each.")
     parser.add_argument("group", nargs="?", help=f"one of: {', '.join(GROUPS)} (default: all)")
+    parser.add_argument("--markdown", action="store_true", help="of optimizers: the page that docs/optimizers.md holds")
     parsed = parser.parse_args(arguments)
     singular = {f"{group}s": group for group in GROUPS}  # `optbench list optimizers` reads well
     asked = singular.get(parsed.group, parsed.group)
     if asked is not None and asked not in GROUPS:
         raise unknown("group", asked, GROUPS)
 
-    for group in GROUPS if asked is None else (asked,):
-        show_choices(group, entries(group))
+    if parsed.markdown:
+        if asked != "optimizer":
+            raise UsageError("--markdown is of optimizers: optbench list optimizers --markdown")
+        print(optimizers_page(), end="")
+    elif asked == "optimizer":
+        found = entries(asked)
+        show_optimizers([entry for entry in found if "/" not in entry.name])
+        show_choices(asked, [entry for entry in found if "/" in entry.name])
+    else:
+        for group in GROUPS if asked is None else (asked,):
+            show_choices(group, entries(group))
     return 0
