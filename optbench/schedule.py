@@ -54,6 +54,16 @@ def inverse_sqrt(*, timescale: float, warmup: float) -> Schedule:
     return _warmed_up(warmup, lambda progress: 1.0 / math.sqrt(1.0 + progress / timescale))
 
 
+def flat_inverse_sqrt(*, flat: float, warmup: float) -> Schedule:
+    """The peak rate for the part `flat`, and from there on it times sqrt(flat/progress).
+
+    With `flat` of 10,000 steps at a rate of 0.01 this is the rate min(0.01, 1/sqrt(step)) of Chowdhery et al. (2022).
+    """
+    if not 0.0 < flat <= 1.0:
+        raise UsageError(f"schedule.flat={flat}: a part of the budget, above 0 and at most 1.")
+    return _warmed_up(warmup, lambda progress: math.sqrt(flat / max(flat, progress)))
+
+
 def _check_factor(key: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
         raise UsageError(f"schedule.{key}={value}: a factor of the peak rate, from 0 to 1.")

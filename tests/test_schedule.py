@@ -21,6 +21,7 @@ SHAPES: dict[str, Callable[[float], Schedule]] = {
     "cosine to 0.1": lambda warmup: schedule.cosine(final_factor=0.1, warmup=warmup),
     "step": lambda warmup: schedule.step(milestones=[0.5, 0.75], gamma=0.1, warmup=warmup),
     "inverse_sqrt": lambda warmup: schedule.inverse_sqrt(timescale=0.1, warmup=warmup),
+    "flat_inverse_sqrt": lambda warmup: schedule.flat_inverse_sqrt(flat=0.1, warmup=warmup),
 }
 
 
@@ -65,6 +66,13 @@ def test_inverse_sqrt_is_the_schedule_of_vaswani_et_al(warmup_steps: int) -> Non
     for step in range(1, NUM_STEPS):
         published = min(step**-0.5, step * warmup_steps**-1.5) * warmup_steps**0.5
         assert factor(step / NUM_STEPS) == pytest.approx(published), f"step {step}"
+
+
+def test_flat_inverse_sqrt_is_the_schedule_of_palm() -> None:
+    """Chowdhery et al. (2022), section 5: 0.01 for 10,000 of 255,000 steps, and 1/sqrt(step) from there on."""
+    factor = schedule.flat_inverse_sqrt(flat=10_000 / 255_000, warmup=0.0)
+    for step in (1, 5_000, 10_000, 10_001, 40_000, 254_999):
+        assert 0.01 * factor(step / 255_000) == pytest.approx(min(0.01, step**-0.5)), f"step {step}"
 
 
 @pytest.mark.parametrize("warmup", WARMUPS[1:])
@@ -114,6 +122,9 @@ def test_a_warm_up_that_is_no_part_of_the_budget_is_refused(shape: str, warmup: 
         ("timescale", lambda: schedule.inverse_sqrt(timescale=0.0, warmup=0.0)),
         ("timescale", lambda: schedule.inverse_sqrt(timescale=-1.0, warmup=0.0)),
         ("timescale", lambda: schedule.inverse_sqrt(timescale=math.nan, warmup=0.0)),
+        ("flat", lambda: schedule.flat_inverse_sqrt(flat=0.0, warmup=0.0)),
+        ("flat", lambda: schedule.flat_inverse_sqrt(flat=1.1, warmup=0.0)),
+        ("flat", lambda: schedule.flat_inverse_sqrt(flat=math.nan, warmup=0.0)),
         ("final_factor", lambda: schedule.linear(final_factor=-0.1, warmup=0.0)),
         ("final_factor", lambda: schedule.cosine(final_factor=1.1, warmup=0.0)),
         ("final_factor", lambda: schedule.cosine(final_factor=math.nan, warmup=0.0)),

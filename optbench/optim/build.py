@@ -1,6 +1,8 @@
 """From an optimizer's config to a `torch.optim.Optimizer` that holds every trainable parameter."""
 
-from collections.abc import Sequence, Set
+import pkgutil
+import warnings
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +11,8 @@ from torch import nn
 
 from optbench.component import Component, Limit, OptimizerComponent
 from optbench.components import build as build_component
-from optbench.components import signature
-from optbench.errors import UsageError
+from optbench.components import locate, signature
+from optbench.errors import UsageError, unknown
 from optbench.optim.combined import Combined
 from optbench.optim.param_groups import Group, hidden_matrices, is_matrix, trainable
 from optbench.optim.refused import NEEDS_MATRICES, REFUSED, REFUSED_ARGUMENTS
@@ -33,7 +35,7 @@ def build(
 
     Raises:
         UsageError: the class is no optimizer, is not what its name says, does not accept a hyperparameter or refuses
-            its value, cannot train these parameters, or leaves a trainable parameter out.
+            its value, or leaves a trainable parameter out.
     """
     _refuse(component)
     parameters = [parameter for _, parameter, _ in trainable(model)]
@@ -41,7 +43,7 @@ def build(
         raise UsageError(f"{component.name}: the model has no trainable parameter.")
     reason = component.limits.get(Limit.BF16_PARAMETERS)
     if reason and any(parameter.dtype == torch.bfloat16 for parameter in parameters):
-        raise UsageError(f"{component.name} does not train bfloat16 parameters: {reason}")
+        warnings.warn(f"bfloat16 parameters do not train: {reason}", stacklevel=2)
 
     component = _scaled(component, lr_factor)
     groups = _groups(component, param_groups, model=model)
@@ -91,16 +93,28 @@ def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 
 def _refuse(component: OptimizerComponent) -> None:
-    if reason := REFUSED.get(component.target):
+    target = _known_as(component, {*REFUSED, *REFUSED_ARGUMENTS, *NEEDS_MATRICES})
+    if reason := REFUSED.get(target):
         raise UsageError(f"{component.target} is refused: {reason}")
-    for argument, (value, reason) in REFUSED_ARGUMENTS.get(component.target, {}).items():
-        if component.arguments.get(argument) == value:
-            raise UsageError(f"optimizer.{argument}={value} with {component.target} is refused: {reason}")
-    for key in NEEDS_MATRICES.get(component.target, ()):
+    for argument, (value, reason) in REFUSED_ARGUMENTS.get(target, {}).items():
+        given = component.arguments.get(argument, value)
+        if given != value:
+            raise UsageError(f"optimizer.{argument}={given} with {component.target} is refused: {reason}")
+    for key in NEEDS_MATRICES.get(target, ()):
         if component.matrices.get(key) is None:
             raise UsageError(
                 f"{component.name} ({component.target}) is plain Adam without optimizer.matrices.{key}: give it."
             )
+
+
+def _known_as(component: Component, names: Iterable[str]) -> str:
+    """Which of these names the target has; its own where it has none of them: a class can be spelt in many ways."""
+    package = component.target.partition(".")[0]
+    target = locate(component, group="optimizer")
+    for name in names:
+        if name.startswith(f"{package}.") and pkgutil.resolve_name(name) is target:
+            return name
+    return component.target
 
 
 def _scaled(component: Any, lr_factor: float) -> Any:
@@ -174,4 +188,8 @@ def _build(component: Component, groups: Sequence[Group]) -> torch.optim.Optimiz
         raise UsageError(f"{component.name} ({component.target}) refuses {given}{reason}.") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise UsageError(f"optimizer {component.name!r}: {component.target} is not a torch.optim.Optimizer.")
+    named = signature(component, group="optimizer")
+    for key in component.arguments:
+        if key not in named and key not in optimizer.defaults:  # a class that takes any key and passes it over
+            raise unknown("key", key, list(named)[1:], where=f"for {component.target}", prefix="optimizer.")
     return optimizer

@@ -1,0 +1,83 @@
+"""Adam without the correction for the start of its averages.
+
+Paper: Kingma and Ba, "Adam: a method for stochastic optimization" (2015), https://arxiv.org/abs/1412.6980, algorithm 1
+without its bias correction, as compared in section 6.4:
+
+    m <- beta1 * m + (1 - beta1) * g
+    v <- beta2 * v + (1 - beta2) * g^2
+    theta <- theta - lr * m / (sqrt(v) + eps)
+
+What differs: m and v start at 0 and stay as they are. At step t this multiplies Adam's step, eps aside, by
+(1 - beta1^t) / sqrt(1 - beta2^t): 3.2 at the first step and 6.6 at the twelfth with the default betas, but 0.4 at the
+first with beta2 = 0.95. Weight decay is added to the gradient, as in torch.optim.Adam.
+"""
+
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+
+@final
+class AdamUncorrected(torch.optim.Optimizer):
+    """Adam whose averages of gradients and squared gradients are used as they are.
+
+    Args:
+        params: parameters, or groups of them.
+        lr: learning rate.
+        betas: what the averages of the gradient and of its square keep at each step.
+        eps: is added to the root.
+        weight_decay: factor of the parameters that is added to the gradient.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 0.001,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not lr >= 0.0:
+            raise ValueError(f"lr={lr}: it must be at least 0")
+        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+            raise ValueError(f"betas={betas}: two numbers, each at least 0 and below 1")
+        if not eps >= 0.0:
+            raise ValueError(f"eps={eps}: it must be at least 0")
+        if not weight_decay >= 0.0:
+            raise ValueError(f"weight_decay={weight_decay}: it must be at least 0")
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override, unused-ignore]
+        """Update the parameters from their gradients.
+
+        Args:
+            closure: computes the loss and the gradients anew; they are taken as they are without it.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                grad = parameter.grad
+                if group["weight_decay"]:
+                    grad = grad.add(parameter, alpha=group["weight_decay"])
+                state = self.state[parameter]
+                if not state:
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                state["exp_avg"].lerp_(grad, 1.0 - beta1)
+                state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1.0 - beta2)
+                denominator = state["exp_avg_sq"].sqrt().add_(group["eps"])
+                parameter.addcdiv_(state["exp_avg"], denominator, value=-group["lr"])
+        return loss
