@@ -7,7 +7,7 @@ from optbench.trial import Trial
 
 
 def against(trial: Trial) -> list[str]:
-    """A sentence for each thing in a trial that its optimizer's authors advise against."""
+    """What in a trial its optimizer's authors advise against: one sentence, or none."""
     advice = trial.optimizer.advice
     found = [] if advice is None else list(_against(trial, advice))
     if Capability.LR_FREE in trial.optimizer.capabilities and trial.param_groups is not None:
@@ -15,7 +15,7 @@ def against(trial: Trial) -> list[str]:
     if not found:
         return []
     source = "" if advice is None else f" ({'; '.join(text for text in (advice.because, advice.source) if text)})"
-    return [f"{trial.optimizer.name}: {reason}{source}." for reason in found]
+    return [f"{trial.optimizer.name}: {'; '.join(found)}{source}."]
 
 
 def _against(trial: Trial, advice: Advice) -> Iterator[str]:

@@ -69,7 +69,34 @@ def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
             f"step: median seconds per training step, evaluation excluded, on {', '.join(devices)} "
             f"({', '.join(map(str, threads))} thread(s)), as the trials ran. peak: {peak}, data set excluded."
         )
-    return found
+    return found + _low_bit_shares(index) + _warnings(index)
+
+
+def _low_bit_shares(index: pd.DataFrame) -> list[str]:
+    """How much of an optimizer's state really is in few bits, where that is a part of it."""
+    if "low_bit_share" not in index:
+        return []
+    partly = index[(index["low_bit_share"] > 0.0) & (index["low_bit_share"] < 1.0)]
+    shares = dict.fromkeys(
+        f"{optimizer} on {task}: state in 8 bits or fewer for {share * 100:.1f} % of the parameters, "
+        "the other tensors are too small for it."
+        for optimizer, task, share in zip(partly["optimizer"], partly["task"], partly["low_bit_share"], strict=True)
+    )
+    return list(shares)
+
+
+def _warnings(index: pd.DataFrame) -> list[str]:
+    """What libraries warned of while the trials ran, once for each optimizer."""
+    if "warnings" not in index:
+        return []
+    warned = index[index["warnings"].notna()]
+    return list(
+        dict.fromkeys(
+            f"{optimizer}: {' '.join(line.split())}"
+            for optimizer, text in zip(warned["optimizer"], warned["warnings"], strict=True)
+            for line in text.splitlines()
+        )
+    )
 
 
 def _metrics(table: Sequence[Row]) -> list[str]:

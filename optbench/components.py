@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import inspect
+import logging
 import pkgutil
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -21,7 +22,7 @@ def locate(component: Component, *, group: str) -> Callable[..., Any]:
     if component.target == "???":
         raise UsageError(f"{group}={component.name}: name its class, as in {group}._target_=my_package.MyClass.")
     try:
-        target = pkgutil.resolve_name(component.target)
+        target = _import(component.target)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
             f"{group} {component.name!r}: _target_={component.target} cannot be imported ({error}).\n{_advice(error)}"
@@ -29,6 +30,16 @@ def locate(component: Component, *, group: str) -> Callable[..., Any]:
     if not callable(target):
         raise UsageError(f"{group} {component.name!r}: _target_={component.target} is not a class or function.")
     return target  # type: ignore[no-any-return]
+
+
+def _import(target: str) -> Any:
+    """The object of this dotted name, without what libraries log about themselves while they are imported."""
+    previous = logging.root.manager.disable
+    logging.disable(max(previous, logging.WARNING))
+    try:
+        return pkgutil.resolve_name(target)
+    finally:
+        logging.disable(previous)
 
 
 def _advice(error: Exception) -> str:

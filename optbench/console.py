@@ -1,5 +1,6 @@
 """Where people read: one console for everything that is printed."""
 
+import re
 from collections.abc import Sequence
 
 from rich import box
@@ -23,13 +24,41 @@ def warn(message: str) -> None:
     console(stderr=True).print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
 
 
+def show_optimizers(entries: Sequence[Entry]) -> None:
+    """The catalogue of optimizers: what each is, keeps, means and needs."""
+    table = Table(title="optimizer=", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("optimizer", "package", "state\n(B/param)", "momentum", "weight decay", "eps", "needs", "source"):
+        table.add_column(
+            name,
+            justify="right" if name.startswith("state") else "left",
+            no_wrap=name == "optimizer",
+            overflow="fold" if name == "source" else "ellipsis",
+        )
+    for entry in entries:
+        state, conventions = entry.state_bytes_per_parameter, entry.conventions
+        table.add_row(
+            *map(escape, (entry.name, entry.package, "" if state is None else f"{state:.4g}")),
+            *(escape(_without_parentheses(conventions.get(name, ""))) for name in ("momentum", "weight_decay", "eps")),
+            ", ".join(entry.capabilities).replace("_", " "),
+            escape(entry.source.replace("https://arxiv.org/abs/", "arXiv:").removeprefix("https://")),
+        )
+    console().print(table)
+    console().print(
+        "state: bytes of optimizer state per trained parameter, in float32, on an MLP 784-100-100-10.\n"
+        "needs: what the training loop does for it. docs/optimizers.md says more.",
+        soft_wrap=True,
+    )
+
+
+def _without_parentheses(text: str) -> str:
+    return re.sub(r" *\([^)]*\)", "", text)
+
+
 def show_choices(group: str, entries: Sequence[Entry]) -> None:
     """The options of a config group, a line each."""
-    conventions = list(dict.fromkeys(name for entry in entries for name in entry.conventions))
     table = Table(title=f"{group}=", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in (group, "what", *(name.replace("_", " ") for name in conventions)):
-        table.add_column(name, no_wrap=name in (group, "what"))
+    table.add_column(group, no_wrap=True)
+    table.add_column("what")
     for entry in entries:
-        cells = (entry.name, entry.description, *(entry.conventions.get(name, "") for name in conventions))
-        table.add_row(*map(escape, cells))
+        table.add_row(escape(entry.name), escape(entry.description))
     console().print(table)

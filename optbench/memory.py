@@ -34,13 +34,17 @@ def low_bit_share(optimizer: torch.optim.Optimizer) -> float:
     low = sum(
         parameter.numel()
         for parameter, state in optimizer.state.items()
-        if any(tensor.element_size() == 1 and 4 * tensor.numel() >= parameter.numel() for tensor in _tensors(state))
+        if any(_is_low_bit(tensor) and 4 * tensor.numel() >= parameter.numel() for tensor in _tensors(state))
     )
     return float(low / sum(sizes))
 
 
+def _is_low_bit(tensor: Tensor) -> bool:
+    return tensor.element_size() == 1 and tensor.dtype != torch.bool
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a state, nested ones too; of a tensor subclass, those that it is made of."""
+    """The tensors in a state: nested ones, those that a tensor subclass is made of, those that an object holds."""
     if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):
         names, _ = value.__tensor_flatten__()
         for name in names:
@@ -53,6 +57,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
+    elif type(value).__module__ not in ("builtins", "torch") and hasattr(value, "__dict__"):
+        yield from _tensors(vars(value))  # such as the projector of a low-rank optimizer
 
 
 def peak_tensor_bytes(

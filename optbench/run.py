@@ -20,6 +20,7 @@ from optbench.errors import UsageError
 from optbench.measurement import Measurement, Status, columns
 from optbench.optim import build as optim_build
 from optbench.parsing import json_safe
+from optbench.seeding import stream
 from optbench.task import Task
 from optbench.train import Stepper, train
 from optbench.trial import CURVE_COLUMNS, Hardware, Trial
@@ -97,6 +98,7 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
     """
     device = resolve_device(trial.hardware)
     torch.set_num_threads(trial.hardware.num_threads)
+    torch.manual_seed(stream(trial.seed, "noise"))  # for optimizers that draw random numbers
     clock = Clock(device)
     measurements: list[Measurement] = []
     summary: dict[str, Any] = {}
@@ -234,7 +236,8 @@ def _memory(
         step_on = Stepper(task, optimizer, capabilities=capabilities, max_grad_norm=trial.max_grad_norm)
 
         def one_more_step() -> None:
-            step_on(batch)
+            with torch.compiler.set_stance("force_eager"):  # compiled code is not seen tensor by tensor
+                step_on(batch)
 
         if device.type == "cuda":
             figures["peak_bytes"] = memory.peak_allocated_bytes(one_more_step, device=device) - allocated_before

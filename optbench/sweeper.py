@@ -23,7 +23,7 @@ from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from optbench.errors import UsageError, unknown
 from optbench.sweep import carry_out
@@ -239,6 +239,16 @@ def _values(override: Override) -> list[str]:
 def _resolved(config: DictConfig) -> dict[str, Any]:
     try:
         return _plain(config, resolve=True)
+    except InterpolationToMissingValueError as error:
+        key = str(error.msg).splitlines()[0].rpartition(" ")[2]
+        example = "my_package.MyClass" if key.endswith("._target_") else "..."
+        raise UsageError(f"{key} has no value yet: give it one, as in {key}={example}") from error
+    except InterpolationKeyError as error:
+        path, _, last = (re.findall(r"'([^']+)' not found", str(error.msg)) or [""])[0].rpartition(".")
+        table = OmegaConf.select(config, path) if "." in path else None
+        if isinstance(table, DictConfig):  # a value chosen by another one, such as a rate by the size of a model
+            raise unknown("value", last, map(str, table), where=f"for what {error.full_key} depends on") from error
+        raise UsageError(f"{error.full_key}: {error.msg}") from error
     except OmegaConfBaseException as error:
         raise UsageError(f"{error.full_key}: {error.msg}") from error
 

@@ -149,16 +149,16 @@ def test_a_report_on_nothing_says_how_to_get_something(tmp_path: Path, capsys: p
 def test_list_shows_each_option_with_its_description(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("list", group) == 0
     output = capsys.readouterr().out
-    assert {"optimizer": "Lion: the sign", "tasks": "MNIST", "schedule": "cosine"}.get(group, "Lion") in output
+    assert {"optimizer": "lion_pytorch", "tasks": "MNIST", "schedule": "cosine"}.get(group, "Lion") in output
 
 
 def test_an_optimizer_of_ones_own_costs_one_file_and_no_code(tmp_path: Path) -> None:
     (tmp_path / "conf" / "optimizer").mkdir(parents=True)
-    (tmp_path / "conf" / "optimizer" / "radam.yaml").write_text(
-        "name: radam\n_target_: torch.optim.RAdam\nlr: 0.01\nbetas: [0.9, 0.999]\n"
+    (tmp_path / "conf" / "optimizer" / "mine.yaml").write_text(
+        "name: mine\n_target_: torch.optim.RAdam\nlr: 0.01\nbetas: [0.9, 0.999]\n"
     )
     results = tmp_path / "results"
-    overrides = ["--config-dir", str(tmp_path / "conf"), *QUICK, "optimizer=radam,sgd", f"results={results}"]
+    overrides = ["--config-dir", str(tmp_path / "conf"), *QUICK, "optimizer=mine,sgd", f"results={results}"]
     assert call("sweep", *overrides, "optimizer.lr=0.01,0.02", "seed=0") == 0
     assert len(stored(results)) == 4
 

@@ -224,3 +224,22 @@ def test_the_table_is_written_in_utf_8_whatever_the_locale(store: Store) -> None
     subprocess.run([sys.executable, "-c", code, store.folder.parent], env=environment, check=True)
     for name in ("table.md", "table.csv"):
         assert "größer" in (store.folder / name).read_text(encoding="utf-8")
+
+
+def test_a_note_says_how_much_of_the_state_is_in_few_bits_where_it_is_a_part(store: Store) -> None:
+    shares = {"adamw8bit": 0.9305, "adamw": 0.0, "lion8bit": 1.0}
+    for name, share in shares.items():
+        store.publish(trial({"optimizer.name": name}), result(low_bit_share=share))
+    lines = [line for line in report(store).markdown().splitlines() if "8 bits" in line]
+    assert lines == [
+        "- adamw8bit on blobs: state in 8 bits or fewer for 93.0 % of the parameters, "
+        "the other tensors are too small for it."
+    ]
+
+
+def test_what_a_library_warned_of_is_said_once_for_each_optimizer(store: Store) -> None:
+    for seed in range(2):
+        store.publish(trial({"seed": seed}), result(warnings="unpaged\non the CPU"))
+    text = report(store).markdown()
+    assert text.count("adamw: unpaged") == 1
+    assert text.count("adamw: on the CPU") == 1

@@ -7,7 +7,7 @@ import pytest
 
 from optbench.seeding import Stream, stream
 
-NAMES: tuple[Stream, ...] = ("init", "order")
+NAMES: tuple[Stream, ...] = ("init", "order", "noise")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,8 @@ def test_hydras_sweep_grammar_works(composer: Composer, override: str, values: l
 
 
 def test_a_glob_chooses_among_the_options_of_a_group(composer: Composer) -> None:
-    names = {trial.optimizer.name for trial in trials(composer, "optimizer=glob(adam*)", "seed=0")}
-    assert names == {"adam", "adamw", "adamw8bit"}
+    names = {trial.optimizer.name for trial in trials(composer, "optimizer=glob(rmsprop*)", "seed=0")}
+    assert names == {"rmsprop", "rmsprop_centered", "rmsprop_momentum"}
 
 
 def test_a_key_that_only_some_other_optimizer_has_is_no_obstacle(composer: Composer) -> None:
@@ -384,3 +385,78 @@ def test_a_task_that_cannot_be_built_is_a_row_too(composer: Composer, tmp_path: 
     targets = "task._target_=tests.test_sweeper.Stillborn,optbench.tasks.quadratic.Quadratic"
     assert sweep(composer, tmp_path, targets, "seed=0") == 1
     assert sorted(Store(tmp_path, "default").index()["status"]) == ["completed", "crashed"]
+
+
+def test_the_control_called_null_is_chosen_like_any_other(composer: Composer) -> None:
+    configs = composer.configs(["optimizer=null,adamw", "seed=0"], one_trial=False)
+    assert [config["optimizer"]["name"] for config in configs] == ["null", "adamw"]
+    with pytest.raises(UsageError, match="a group is not set to null; leave it out with ~task"):
+        composer.configs(["task=null"], one_trial=True)
+
+
+def test_a_class_on_the_command_line_takes_its_hyperparameters_without_a_plus(composer: Composer) -> None:
+    overrides = [
+        "optimizer=custom",
+        "optimizer.lr=0.1",
+        "optimizer._target_=torch.optim.ASGD,torch.optim.Rprop",
+        "seed=0",
+    ]
+    configs = composer.configs(overrides, one_trial=False)
+    assert [config["optimizer"] for config in configs] == [
+        {"name": f"torch.optim.{name}", "_target_": f"torch.optim.{name}", "lr": 0.1} for name in ("ASGD", "Rprop")
+    ]
+
+
+def test_a_class_on_the_command_line_is_trained_and_its_mistyped_key_is_named(
+    composer: Composer, tmp_path: Path
+) -> None:
+    custom = ["task=quadratic", "seed=0", "optimizer=custom", "optimizer._target_=torch.optim.Rprop"]
+    assert sweep(composer, tmp_path, *custom, "optimizer.lr=0.1") == 0
+    with pytest.raises(
+        UsageError, match=r"unknown key 'optimizer.lrr' for torch.optim.Rprop. Did you mean 'optimizer.lr'"
+    ):
+        sweep(composer, tmp_path, *custom, "optimizer.lrr=0.1")
+
+
+def test_a_custom_optimizer_without_a_class_says_what_is_missing(composer: Composer) -> None:
+    with pytest.raises(
+        UsageError, match=r"optimizer._target_ has no value yet: give it one, as in optimizer._target_=my_"
+    ):
+        composer.configs(["optimizer=custom"], one_trial=True)
+
+
+def test_a_size_that_a_preset_lacks_is_named_with_those_it_has(composer: Composer) -> None:
+    with pytest.raises(
+        UsageError, match=r"unknown value '8B' for what optimizer.lr depends on.\nAllowed: 13B, 34B, 70B, 7B"
+    ):
+        composer.configs(["optimizer=preset/llama2", "optimizer.preset.size=8B"], one_trial=True)
+
+
+def test_a_mistyped_preset_names_the_nearest(composer: Composer) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'preset/llama2'"):
+        composer.configs(["optimizer=preset/lama2"], one_trial=True)
+
+
+def test_a_schedule_that_is_given_wins_over_that_of_a_preset(composer: Composer) -> None:
+    (own,) = composer.configs(["optimizer=preset/llama2"], one_trial=True)
+    (given,) = composer.configs(["optimizer=preset/llama2", "schedule=constant"], one_trial=True)
+    assert own["schedule"]["_target_"] == "optbench.schedule.cosine"
+    assert given["schedule"]["name"] == "constant"
+    assert own["max_grad_norm"] == given["max_grad_norm"] == 1.0
+
+
+def test_a_package_that_is_missing_is_named_with_the_extra_that_has_it(
+    composer: Composer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "schedulefree", None)
+    with pytest.raises(UsageError, match=r"cannot be imported.*\n.*pip install 'optbench\[zoo\]'"):
+        sweep(composer, tmp_path, "optimizer=schedulefree_sgd", "seed=0")
+
+
+def test_what_authors_advise_against_is_said_once_and_the_sweep_goes_on(
+    composer: Composer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["task=quadratic", "optimizer=prodigy", "optimizer.lr=0.5", "schedule=step", "seed=0,1"]
+    assert sweep(composer, tmp_path, *overrides) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert "prodigy: lr=0.5, where its authors advise 1; schedule=step" in line
