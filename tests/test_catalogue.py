@@ -48,5 +48,6 @@ def test_the_same_page_is_printed_as_markdown(capsys: pytest.CaptureFixture[str]
     assert listed(capsys, "optimizers", "--markdown") == optimizers_page()
 
 
-def test_a_group_in_folders_is_listed_with_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "preset/" in listed(capsys, "schedules")
+def test_presets_are_listed_after_the_optimizers(capsys: pytest.CaptureFixture[str]) -> None:
+    output = listed(capsys, "optimizer")
+    assert output.index("sophia") < output.index("preset/bloom")

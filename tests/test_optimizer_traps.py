@@ -303,6 +303,25 @@ def test_updates_of_pytorch_optimizers_apollo_have_the_rank_of_its_projection() 
     assert int(torch.linalg.matrix_rank(parameter.detach() - before, rtol=1e-4)) == LOW_RANK["rank"]
 
 
+@pytest.mark.parametrize(
+    ("target", "climbs"), [("pytorch_optimizer.APOLLO", True), ("optbench.optim.apollo.APOLLO", False)]
+)
+def test_as_apollo_mini_pytorch_optimizers_apollo_climbs_out_of_a_bowl_that_the_papers_descends(
+    target: str, climbs: bool
+) -> None:
+    parameter, bottom = nn.Parameter(torch.zeros(64, 64)), weights(64, 64).detach()
+    mini = {"rank": 1, "update_proj_gap": 200, "scale": 128.0, "scale_type": "tensor", "projection_type": "std"}
+    torch.manual_seed(0)
+    optimizer = make(target, [{"params": [parameter], **mini}], lr=0.01)
+    losses = []
+    for _ in range(100):
+        parameter.grad = (parameter - bottom).detach()
+        optimizer.step()
+        losses.append(float((parameter - bottom).detach().square().sum() / bottom.square().sum()))
+    assert (max(losses) > 100.0) is climbs
+    assert (losses[-1] < 0.1) is not climbs
+
+
 def test_arguments_that_pytorch_optimizer_takes_and_does_not_know_are_refused_here() -> None:
     make("pytorch_optimizer.SOAP", [weights(2, 2)], wieght_decay=0.1)
     config = {"name": "soap", "_target_": "pytorch_optimizer.SOAP", "lr": 0.01, "wieght_decay": 0.1}

@@ -51,6 +51,7 @@ OWN_VALUES: dict[str, dict[str, Any]] = {
     "adafactor": {"eps": (1e-15, 0.001)},
     "adamw_independent": {"betas": (0.9, 0.999)},
     "amsgrad": {"amsgrad": True},
+    "apollo_mini": {"scale_type": "tensor", "scale": 128.0},
     "came": {"lr": 0.0002},
     "dadapt_lion": {"lr": 0.1},
     "dadapt_sgd": {"growth_rate": 1.06},

@@ -19,7 +19,7 @@ from tests.conftest import MakeTrial, RunTrial
 CONF = Path(__file__).parent.parent / "conf"
 CATALOGUE = {entry.name: entry for entry in entries("optimizer") if entry.name.startswith("preset/")}
 NAMES = list(CATALOGUE)
-SCHEDULES = [entry.name for entry in entries("schedule") if entry.name.startswith("preset/")]
+SCHEDULES = [entry.name for entry in entries("schedule") if "optimizer=preset/" in entry.header]
 NOT_OFFERED = {"maximize", "capturable", "differentiable", "kwargs", "clip_lambda"}
 
 

@@ -22,6 +22,10 @@ REFUSED: Mapping[str, str] = {
         f"bitsandbytes.optim.{name}": _NO_TRUST_RATIO.format(ours="lars")
         for name in ("LARS", "LARS32bit", "PytorchLARS")
     },
+    "pytorch_optimizer.APOLLO": (
+        "it is not the paper's: it steps along the projected gradient, so that an update has no higher rank than the "
+        "projection, and as APOLLO-Mini it diverges. Use optimizer=apollo or optimizer=apollo_mini."
+    ),
 }
 """Target -> reason."""
 
@@ -46,6 +50,6 @@ REFUSED_ARGUMENTS: Mapping[str, Mapping[str, tuple[Any, str]]] = {
 
 NEEDS_MATRICES: Mapping[str, tuple[str, ...]] = {
     "pytorch_optimizer.GaLore": ("rank", "update_proj_gap", "scale", "projection_type"),
-    "pytorch_optimizer.APOLLO": ("rank", "update_proj_gap", "scale", "projection_type"),
+    "optbench.optim.apollo.APOLLO": ("rank",),
 }
 """Target -> keys that the parameter group of its matrices must have; without the first the class is plain AdamW."""

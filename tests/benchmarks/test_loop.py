@@ -50,7 +50,7 @@ def test_the_loop_against_a_bare_one(
 
 
 def ours(task: Task, trial: Trial) -> None:
-    optimizer = build(trial.optimizer, task.model.parameters())
+    optimizer = build(trial.optimizer, task.model)
     for _ in train(
         task,
         optimizer,
