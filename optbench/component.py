@@ -10,6 +10,7 @@ from optbench.parsing import parse_mapping, parse_value
 
 # Keys of an optimizer's file that describe it: no arguments, and no part of what a trial asks.
 DESCRIPTION = (
+    "follow",
     "convention",
     "capabilities",
     "state_bytes_per_parameter",
@@ -49,6 +50,8 @@ class Limit(StrEnum):
     """`torch.load(weights_only=True)` refuses its `state_dict`."""
     STATE_DICT = "state_dict"
     """After `load_state_dict` it does not go on along the same path."""
+    ZERO_RATE = "zero_rate"
+    """A rate of 0 breaks it, and the first step of a warm-up has that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +89,18 @@ class OptimizerComponent(Component):
     Attributes:
         capabilities: what it needs of the loop.
         companion: the optimizer of all that is not a hidden matrix.
-        matrices: special keys of the parameter group that holds the hidden matrices.
+        matrices: special keys of the parameter group that holds the matrices.
+        follow: keys that go along with another one, such as a decay of vectors with `weight_decay`.
+        decay: what its weight decay means, in the words of its convention; None where it does not say.
         limits: what does not work with it, and why.
         advice: of its authors.
     """
 
     capabilities: frozenset[Capability]
-    companion: Component | None
+    companion: "OptimizerComponent | None"
     matrices: Mapping[str, Any]
+    follow: Mapping[str, str]
+    decay: str | None
     limits: Mapping[Limit, str]
     advice: Advice | None
 
@@ -121,8 +128,10 @@ def optimizer_component(config: Mapping[str, Any], *, group: str = "optimizer") 
     return OptimizerComponent(
         **_called(config, group=group, description=(*DESCRIPTION, "companion", "matrices")),
         capabilities=frozenset(capabilities),
-        companion=None if companion is None else component(companion, group=f"{group}.companion"),
+        companion=None if companion is None else optimizer_component(companion, group=f"{group}.companion"),
         matrices=parse_mapping(config.get("matrices") or {}, where=f"{group}.matrices"),
+        follow=parse_mapping(config.get("follow") or {}, where=f"{group}.follow"),
+        decay=(config.get("convention") or {}).get("weight_decay"),
         limits={Limit(_known(Limit, name, group)): str(reason) for name, reason in limits.items()},
         advice=None if advised is None else _advice(advised, where=f"{group}.advised"),
     )

@@ -14,7 +14,7 @@ import torch
 
 from optbench import components, memory
 from optbench.clock import Clock
-from optbench.component import Capability, Component
+from optbench.component import Capability, Component, Limit
 from optbench.environment import environment
 from optbench.errors import UsageError
 from optbench.measurement import Measurement, Status, columns
@@ -66,6 +66,12 @@ def check(trial: Trial) -> None:
             f"{trial.optimizer.name} chooses its rate by itself (optimizer.lr is null), and "
             f"schedule={trial.schedule.name} would change it.\n"
             "Use schedule=constant without warm-up, or give optimizer.lr and what it needs."
+        )
+    reason = trial.optimizer.limits.get(Limit.ZERO_RATE)
+    if reason and schedule(0.0) == 0.0:
+        raise UsageError(
+            f"{trial.optimizer.name}: the first step of schedule={trial.schedule.name} has rate 0, which breaks it: "
+            f"{reason}.\nUse schedule.warmup=0.0."
         )
     # Which parameters an optimizer takes may depend on the model: then the real one is needed.
     by_model = trial.param_groups is not None or trial.optimizer.companion is not None or trial.optimizer.matrices

@@ -225,9 +225,13 @@ def _lr_scaling(config: Any) -> LrScaling | None:
 
 def _asked_of(optimizer: OptimizerComponent) -> dict[str, Any]:
     """What a trial asks of its optimizer; what the file says about it does not change the training."""
-    asked = {"name": optimizer.name, "target": optimizer.target, "arguments": optimizer.arguments}
+    asked: dict[str, Any] = {
+        "name": optimizer.name,
+        "target": optimizer.target,
+        "arguments": optimizer.arguments,
+    }
     if optimizer.companion is not None:
-        asked["companion"] = _plain(optimizer.companion)
+        asked["companion"] = _asked_of(optimizer.companion)
     if optimizer.matrices:
         asked["matrices"] = optimizer.matrices
     return asked

@@ -43,6 +43,12 @@ def test_nothing_is_said_where_nothing_is_advised_against(overrides: list[str], 
     assert against(make_trial(*overrides)) == []
 
 
+def test_a_warm_up_from_0_is_refused_where_it_breaks_the_optimizer(make_trial: MakeTrial) -> None:
+    with pytest.raises(UsageError, match=r"dadapt_sgd: the first step of schedule=cosine has rate 0, which breaks it"):
+        check(make_trial("optimizer=dadapt_sgd", "schedule=cosine", "schedule.warmup=0.1"))
+    check(make_trial("optimizer=dadapt_sgd", "schedule=cosine"))
+
+
 @pytest.mark.parametrize("override", ["schedule=cosine", "schedule.warmup=0.1"])
 def test_a_schedule_over_a_rate_that_the_optimizer_chooses_is_refused(override: str, make_trial: MakeTrial) -> None:
     with pytest.raises(UsageError, match=r"chooses its rate by itself \(optimizer.lr is null\)"):

@@ -4,6 +4,7 @@ import copy
 import gc
 import inspect
 import io
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,7 +26,7 @@ from optbench.data import load_digits
 from optbench.errors import UsageError
 from optbench.memory import state_bytes
 from optbench.optim.build import build, check
-from optbench.train import Stepper
+from optbench.train import Stepper, rate, set_rates
 from tests.conftest import MakeTrial, RunTrial
 
 CONF = Path(__file__).parent.parent / "conf" / "optimizer"
@@ -69,6 +70,9 @@ OWN_VALUES: dict[str, dict[str, Any]] = {
     "shampoo": {"preconditioning_compute_steps": 10},
     "signsgd": {"momentum": 0.0},
 }
+
+# At the rates in their files, which are those of their libraries, these need more than ten passes over the digits.
+SLOW = {"dadapt_lion", "momentum_averaging", "sgd"}
 
 # bfloat16 has 8 bits: a step below half the spacing of the weights rounds to nothing, whatever the optimizer. Where the
 # rate in the file makes such steps, the method is tried at one that does not.
@@ -217,7 +221,7 @@ def test_the_loss_falls_on_real_digits_and_again_exactly_so(name: str, run_trial
     if name == "null":
         assert losses[-1] == losses[0]
     else:
-        assert losses[-1] < losses[0]
+        assert losses[-1] < (0.999 if name in SLOW else 0.95) * losses[0]
     for metric in ("train_loss", "test_loss", "test_accuracy"):
         assert first.curve[metric][:2] == second.curve[metric]
     assert WARNS.get(name, "") in first.summary.get("warnings", "")
@@ -279,11 +283,12 @@ def test_a_saved_state_can_be_loaded_without_running_code_or_the_file_says_that_
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_parameters_train_or_the_file_says_that_they_do_not(name: str) -> None:
-    num_steps = 20 if Capability.CLOSURE in load(name).capabilities else 200
-    rate = {"lr": RATES_FOR_BF16[name]} if name in RATES_FOR_BF16 else {}
-    fall = _fall(training(name, arguments=rate).train(num_steps))
+    capabilities = load(name).capabilities
+    num_steps = 20 if Capability.CLOSURE in capabilities else 200 if Capability.LR_FREE in capabilities else 60
+    faster = {"lr": RATES_FOR_BF16[name]} if name in RATES_FOR_BF16 else {}
+    fall = _fall(training(name, arguments=faster).train(num_steps))
     try:
-        trains = _fall(training(name, arguments=rate, dtype=torch.bfloat16).train(num_steps)) >= 0.25 * fall
+        trains = _fall(training(name, arguments=faster, dtype=torch.bfloat16).train(num_steps)) >= 0.25 * fall
     except (RuntimeError, TypeError, ValueError):
         trains = False
     assert trains != (Limit.BF16_PARAMETERS in load(name).limits)
@@ -317,6 +322,21 @@ def _dtypes(optimizer: torch.optim.Optimizer) -> list[str]:
         for key, value in state.items()
         if isinstance(value, Tensor) and value.numel() > 1
     ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_first_step_at_rate_0_does_no_harm_or_the_file_says_that_it_does(name: str) -> None:
+    """A warm-up begins with one."""
+    trained = training(name)
+    peak_rates = [rate(group) for group in trained.optimizer.param_groups]
+    set_rates(trained.optimizer, peak_rates, factor=0.0)
+    try:
+        trained.train(1)
+        set_rates(trained.optimizer, peak_rates, factor=1.0)
+        is_sound = all(math.isfinite(loss) for loss in trained.train(3))
+    except ZeroDivisionError:
+        is_sound = False
+    assert is_sound != (Limit.ZERO_RATE in load(name).limits)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -132,6 +132,27 @@ def test_mup_divides_the_rate_of_hidden_matrices_by_the_width_and_may_keep_their
     assert shrink == pytest.approx(0.001 if compensate else 0.001 * 6 / width)
 
 
+@pytest.mark.parametrize("name", ["adamw_independent", "palm_adafactor", "adam"])
+def test_mup_compensates_no_decay_that_is_not_times_lr(name: str, make_trial: MakeTrial) -> None:
+    trial = make_trial(f"optimizer={name}", "optimizer.weight_decay=0.1", "param_groups=mup")
+    with pytest.raises(UsageError, match=rf"{name}'s decay is .*\n.*param_groups.compensate_decay=false"):
+        build(trial.optimizer, Block(), param_groups=trial.param_groups)
+    plain = make_trial(f"optimizer={name}", "param_groups=mup", "param_groups.compensate_decay=false")
+    build(plain.optimizer, Block(), param_groups=plain.param_groups)
+
+
+def test_what_follows_a_hyperparameter_goes_along_with_it(make_trial: MakeTrial) -> None:
+    """Vectors have a decay and a rate of their own in MARS; sparing them means that one too."""
+    model = Block()
+    trial = make_trial("optimizer=mars", "param_groups=no_decay", "optimizer.weight_decay=0.01")
+    decays = values(model, build(trial.optimizer, model, param_groups=trial.param_groups), "weight_decay_1d")
+    assert decays["norm.weight"] == decays["up.bias"] == 0.0
+    assert decays["up.weight"] == 0.1
+    (group,) = build(trial.optimizer, model, lr_factor=10.0).param_groups
+    assert (group["lr"], group["lr_1d"]) == (pytest.approx(0.03), pytest.approx(0.03))
+    assert group["lr_1d_factor"] == pytest.approx(1.0)
+
+
 def test_mup_trains_and_says_what_each_group_had(run_trial: RunTrial) -> None:
     summary = run_trial("param_groups=mup", "param_groups.base_width=50", "budget.num_steps=20").summary
     hidden, rest = summary["param_groups"]

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from optbench.component import OptimizerComponent
+from optbench.component import optimizer_component
 from optbench.optim.rules import RULES, Rule, State
 from optbench.parity import Comparison, Declared, OfLibrary, OfRule, Tape, compare, hyperparameters, record
 from optbench.schedule import Schedule, constant, cosine
@@ -85,16 +85,8 @@ WITHOUT_LIBRARY = {"adam_tf", "adam_uncorrected", "adamw_fixed", "adamw_independ
 
 def of_library(target: str, schedule: Schedule = CONSTANT, **arguments: Any) -> OfLibrary:
     pytest.importorskip(target.partition(".")[0])
-    optimizer = OptimizerComponent(
-        name=target.rpartition(".")[2].lower(),
-        target=target,
-        arguments=arguments,
-        capabilities=frozenset(),
-        companion=None,
-        matrices={},
-        limits={},
-        advice=None,
-    )
+    name = target.rpartition(".")[2].lower()
+    optimizer = optimizer_component({"name": name, "_target_": target, **arguments})
     return OfLibrary(optimizer=optimizer, schedule=schedule)
 
 
@@ -285,8 +277,8 @@ def test_tensorflows_adam_is_pytorchs_with_eps_over_the_correction() -> None:
 # What a rule is made for: batches of hyperparameters.
 
 BATCHES: Mapping[str, Any] = {
-    "lr": [0.001, 0.01, 0.1],
-    "initial_lr": [0.01, 0.01, 0.2],
+    "lr": [0.0, 0.01, 0.1],
+    "initial_lr": [0.0, 0.01, 0.2],
     "betas": ([0.0, 0.9, 0.95], [0.9, 0.99, 0.999]),
     "beta1": [0.0, 0.9, 0.95],
     "beta3": [0.9, 0.95, 0.99],

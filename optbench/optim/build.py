@@ -2,7 +2,7 @@
 
 import pkgutil
 import warnings
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from optbench.components import build as build_component
 from optbench.components import locate, signature
 from optbench.errors import UsageError, unknown
 from optbench.optim.combined import Combined
-from optbench.optim.param_groups import Group, hidden_matrices, is_matrix, trainable
+from optbench.optim.param_groups import Bound, Group, hidden_matrices, is_matrix, trainable
 from optbench.optim.refused import NEEDS_MATRICES, REFUSED, REFUSED_ARGUMENTS
 
 
@@ -117,7 +117,7 @@ def _known_as(component: Component, names: Iterable[str]) -> str:
     return component.target
 
 
-def _scaled(component: Any, lr_factor: float) -> Any:
+def _scaled(component: OptimizerComponent, lr_factor: float) -> OptimizerComponent:
     """The component with its rate multiplied."""
     if lr_factor == 1.0:
         return component
@@ -126,7 +126,9 @@ def _scaled(component: Any, lr_factor: float) -> Any:
         raise UsageError(
             f"lr_scaling: optimizer={component.name} has no lr to scale; give it, or leave lr_scaling out."
         )
-    return replace(component, arguments={**component.arguments, "lr": lr * lr_factor})
+    along = [key for key, other in component.follow.items() if other == "lr"]
+    scaled = {key: component.arguments[key] * lr_factor for key in ("lr", *along)}
+    return replace(component, arguments={**component.arguments, **scaled})
 
 
 def _defaults(component: Component) -> dict[str, Any]:
@@ -135,14 +137,23 @@ def _defaults(component: Component) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
-def _groups(component: Component, param_groups: Component | None, *, model: nn.Module) -> list[Group]:
+def _groups(component: OptimizerComponent, param_groups: Component | None, *, model: nn.Module) -> list[Group]:
     if param_groups is None:
         return [Group(name="all", params=[parameter for _, parameter, _ in trainable(model)], own={})]
     hyperparameters = {**_defaults(component), **component.arguments}
-    found: list[Group] = build_component(
-        param_groups, group="param_groups", model=model, hyperparameters=hyperparameters
-    )
-    return found
+    bound = Bound(name=component.name, hyperparameters=hyperparameters, decay=component.decay)
+    found: list[Group] = build_component(param_groups, group="param_groups", model=model, optimizer=bound)
+    return [replace(group, own=_followed(group.own, hyperparameters, component.follow)) for group in found]
+
+
+def _followed(own: Mapping[str, Any], values: Mapping[str, Any], follow: Mapping[str, str]) -> dict[str, Any]:
+    """A group's own values, with those that go along: in proportion, or equal where the value was 0."""
+    along = {
+        key: own[other] * (values[key] / values[other] if values[other] else 1.0)
+        for key, other in follow.items()
+        if other in own and key not in own
+    }
+    return {**own, **along}
 
 
 def _split(groups: Sequence[Group], chosen: Set[int]) -> tuple[list[Group], list[Group]]:

@@ -18,6 +18,21 @@ FACTORS = ("lr_factor", "weight_decay_factor")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bound:
+    """The optimizer whose parameters are grouped.
+
+    Attributes:
+        name: for people.
+        hyperparameters: those of its file, and the defaults of the class for the others.
+        decay: what its weight decay means, in the words of its convention; None where it does not say.
+    """
+
+    name: str
+    hyperparameters: Mapping[str, Any]
+    decay: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Group:
     """Some of the trainable parameters.
 
@@ -32,14 +47,12 @@ class Group:
     own: Mapping[str, Any]
 
 
-def ordered(
-    *, model: nn.Module, hyperparameters: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
-) -> list[Group]:
+def ordered(*, model: nn.Module, optimizer: Bound, groups: Sequence[Mapping[str, Any]]) -> list[Group]:
     """Groups by ordered patterns: a parameter goes into the first that matches it, or else into a last one, `rest`.
 
     Args:
         model: its trainable parameters are grouped.
-        hyperparameters: of the optimizer, those of the signature that the file does not set included.
+        optimizer: gives the hyperparameters that a group may have, and the values that factors multiply.
         groups: each has `match`, a named rule, a pattern of parameter names such as `*.bias`, or a list of them, and
             its own values: any hyperparameter, or `lr_factor` and `weight_decay_factor`, that multiply the optimizer's.
 
@@ -51,7 +64,7 @@ def ordered(
         where = f"param_groups.groups[{index}]"
         if not isinstance(given, Mapping) or not given.get("match"):
             raise UsageError(f"{where}: give `match`, one of {', '.join(RULES)} or a pattern such as '*.bias'.")
-        owns.append(_own({key: value for key, value in given.items() if key != "match"}, hyperparameters, where=where))
+        owns.append(_own({key: value for key, value in given.items() if key != "match"}, optimizer, where=where))
     members: list[list[nn.Parameter]] = [[] for _ in groups]
     rest: list[nn.Parameter] = []
     for name, parameter, module in trainable(model):
@@ -69,9 +82,7 @@ def ordered(
     return named + ([Group(name="rest", params=rest, own={})] if rest else [])
 
 
-def mup(
-    *, model: nn.Module, hyperparameters: Mapping[str, Any], base_width: int, compensate_decay: bool
-) -> list[Group]:
+def mup(*, model: nn.Module, optimizer: Bound, base_width: int, compensate_decay: bool) -> list[Group]:
     """Rates of muP for Adam and its kin (Yang et al., 2022, table 3): hidden matrices at lr * base_width / fan_in.
 
     Where decay is times lr, the shrink of such a matrix, lr * weight_decay, would fall with the width:
@@ -80,15 +91,21 @@ def mup(
 
     Args:
         model: its trainable parameters are grouped.
-        hyperparameters: of the optimizer: `lr`, and `weight_decay` to be compensated.
+        optimizer: gives `lr`, and the `weight_decay` that is compensated.
         base_width: the fan-in for which lr was tuned.
         compensate_decay: keep the shrink of hidden matrices independent of the width.
 
     Raises:
-        UsageError: there is no hidden matrix, or the base width is not above 0.
+        UsageError: there is no hidden matrix, the base width is not above 0, or the decay is known not to be times lr.
     """
     if base_width < 1:
         raise UsageError(f"param_groups.base_width={base_width}: it must be above 0.")
+    compensate_decay = compensate_decay and bool(optimizer.hyperparameters.get("weight_decay"))
+    if compensate_decay and optimizer.decay is not None and not _is_times_lr(optimizer.decay):
+        raise UsageError(
+            f"param_groups=mup: {optimizer.name}'s decay is {optimizer.decay}, for which compensate_decay is not "
+            "made: it keeps lr * weight_decay as it was.\nUse param_groups.compensate_decay=false."
+        )
     by_fan_in: dict[int, list[nn.Parameter]] = {}
     rest = []
     for _, parameter, hidden in hidden_matrices(model):
@@ -101,9 +118,9 @@ def mup(
     groups = []
     for fan_in, params in by_fan_in.items():
         given = {"lr_factor": base_width / fan_in}
-        if compensate_decay and hyperparameters.get("weight_decay"):
+        if compensate_decay:
             given["weight_decay_factor"] = fan_in / base_width
-        own = _own(given, hyperparameters, where="param_groups=mup")
+        own = _own(given, optimizer, where="param_groups=mup")
         groups.append(Group(name=f"hidden, fan-in {fan_in}", params=params, own=own))
     return groups + ([Group(name="rest", params=rest, own={})] if rest else [])
 
@@ -171,13 +188,18 @@ def _first_match(
     return None
 
 
-def _own(given: Mapping[str, Any], hyperparameters: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+def _is_times_lr(decay: str) -> bool:
+    return decay.startswith("times lr") and not decay.startswith("times lr squared")
+
+
+def _own(given: Mapping[str, Any], optimizer: Bound, *, where: str) -> dict[str, Any]:
     """A group's own values, with factors multiplied out."""
+    hyperparameters = optimizer.hyperparameters
     own: dict[str, Any] = {}
     for key, value in given.items():
         name = key.removesuffix("_factor") if key in FACTORS else key
         if name not in hyperparameters:
-            raise unknown("key", key, (*hyperparameters, *FACTORS), where="for this optimizer", prefix=f"{where}.")
+            raise unknown("key", key, (*hyperparameters, *FACTORS), where=f"for {optimizer.name}", prefix=f"{where}.")
         if name in own:
             raise UsageError(f"{where}: {name} is given twice, as a value and as a factor.")
         own[name] = tuple(value) if isinstance(value, list) else value

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from optbench.optim.rules.adam import adam_step
-from optbench.optim.rules.base import Betas, Scalar, State, per_tensor
+from optbench.optim.rules.base import Betas, Scalar, State, per_tensor, schedule_factor
 
 
 @per_tensor
@@ -45,7 +45,7 @@ def adamw_independent(
     schedule, is lr/initial_lr: the decay follows the schedule, and does not know the peak rate alpha.
     """
     step, state = adam_step(state, grad, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad)
-    return param * (1 - lr / initial_lr * weight_decay) - step, state
+    return param * (1 - schedule_factor(lr, initial_lr) * weight_decay) - step, state
 
 
 @per_tensor

@@ -75,6 +75,14 @@ def next_step(state: State, param: Tensor) -> Tensor:
     return state["step"] + 1 if state else torch.ones((), dtype=torch.float64, device=param.device)
 
 
+def schedule_factor(lr: Scalar, initial_lr: Scalar) -> Tensor:
+    """The factor of the schedule: this step's rate over the peak rate; 1 where the latter is 0."""
+    now = torch.as_tensor(lr, dtype=torch.float64)
+    peak = torch.as_tensor(initial_lr, dtype=torch.float64, device=now.device)
+    is_zero = peak == 0
+    return torch.where(is_zero, 1.0, now / torch.where(is_zero, 1.0, peak))
+
+
 def average(old: Tensor | float, new: Tensor, beta: Scalar) -> Tensor:
     """An exponential moving average: beta old + (1 - beta) new."""
     return beta * old + (1 - beta) * new

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from optbench.optim.rules.base import Scalar, State, per_tensor
+from optbench.optim.rules.base import Scalar, State, per_tensor, schedule_factor
 
 
 @per_tensor
@@ -85,7 +85,7 @@ def sgdw_independent(
     The weights shrink by eta_t weight_decay: eta_t = lr/initial_lr is the schedule's factor, whatever the peak rate.
     """
     update, state = _momentum(state, grad, momentum=momentum, dampening=dampening, nesterov=nesterov)
-    return param * (1 - lr / initial_lr * weight_decay) - lr * update, state
+    return param * (1 - schedule_factor(lr, initial_lr) * weight_decay) - lr * update, state
 
 
 def _momentum(

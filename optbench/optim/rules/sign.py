@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from optbench.optim.rules.base import Betas, Scalar, State, average, per_tensor
+from optbench.optim.rules.base import Betas, Scalar, State, average, per_tensor, schedule_factor
 
 
 @per_tensor
@@ -49,5 +49,5 @@ def lion(
     As in lion-pytorch, `decoupled_weight_decay` shrinks the weights by lr/initial_lr weight_decay.
     """
     m = state["m"] if state else 0.0 * grad
-    decay = lr / initial_lr * weight_decay if decoupled_weight_decay else lr * weight_decay
+    decay = schedule_factor(lr, initial_lr) * weight_decay if decoupled_weight_decay else lr * weight_decay
     return param * (1 - decay) - lr * average(m, grad, betas[0]).sign(), {"m": average(m, grad, betas[1])}
