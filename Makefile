@@ -67,12 +67,14 @@ unexport MAKEFLAGS MFLAGS MAKEOVERRIDES MAKE_TERMOUT MAKE_TERMERR
 # --- Checks -------------------------------------------------------------------------------------------------------
 
 _PYTEST := env -u MAKELEVEL .venv/bin/pytest
+# One process for each core; modules marked as a group stay in one, since they share what is slow to make.
+_PARALLEL := --numprocesses=auto --dist=loadgroup -p no:benchmark
 
 test: .venv/.dev ## Run the fast tests (PYTEST_FLAGS='-k sweep')
-	$(_PYTEST) --ignore=tests/benchmarks -m 'not verify' $(PYTEST_FLAGS)
+	$(_PYTEST) $(_PARALLEL) --ignore=tests/benchmarks -m 'not verify' $(PYTEST_FLAGS)
 
 verify: .venv/.dev ## Run all tests, the long comparisons with published tables too
-	$(_PYTEST) --ignore=tests/benchmarks $(PYTEST_FLAGS)
+	$(_PYTEST) $(_PARALLEL) --ignore=tests/benchmarks $(PYTEST_FLAGS)
 
 bench: .venv/.dev ## Time the package's own parts
 	$(_PYTEST) tests/benchmarks $(PYTEST_FLAGS)

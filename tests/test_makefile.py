@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("makefile")
+
 MAKEFILE = Path(__file__).parent.parent / "Makefile"
 
 PINS = "numpy==2.0.0\ntorch==9.9.9\ntorchvision==1.0.0\n"
