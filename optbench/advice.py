@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from optbench.component import Advice, Capability
+from optbench.component import Advice, Capability, Component
 from optbench.trial import Trial
 
 
@@ -10,12 +10,20 @@ def against(trial: Trial) -> list[str]:
     """What in a trial its optimizer's authors advise against: one sentence, or none."""
     advice = trial.optimizer.advice
     found = [] if advice is None else list(_against(trial, advice))
-    if Capability.LR_FREE in trial.optimizer.capabilities and trial.param_groups is not None:
-        found.append("it estimates one rate for all groups: a group's own lr may be ignored")
+    if Capability.LR_FREE in trial.optimizer.capabilities and _sets_rates(trial.param_groups):
+        found.append("it estimates one rate for all groups: a group's own lr may be ignored or refused")
     if not found:
         return []
     source = "" if advice is None else f" ({'; '.join(text for text in (advice.because, advice.source) if text)})"
     return [f"{trial.optimizer.name}: {'; '.join(found)}{source}."]
+
+
+def _sets_rates(param_groups: Component | None) -> bool:
+    if param_groups is None:
+        return False
+    groups = param_groups.arguments.get("groups")
+    own = [key for group in groups or [] if isinstance(group, dict) for key in group]
+    return groups is None or "lr" in own or "lr_factor" in own
 
 
 def _against(trial: Trial, advice: Advice) -> Iterator[str]:

@@ -4,15 +4,15 @@ A config is code, since its `_target_` is imported and called. A file that comes
 runs here, so a file cannot widen this list; whoever types the command can, by `allow=package` or by typing a class.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from optbench.component import Component
 from optbench.components import locate
 from optbench.errors import UsageError
 from optbench.trial import Trial
 
-ALLOWED = (
-    "optbench",
+OPTIMIZERS = (
+    "optbench.optim",
     "torch.optim",
     "bitsandbytes.optim",
     "came_pytorch",
@@ -24,6 +24,15 @@ ALLOWED = (
     "torchao.optim",
     "transformers.optimization",
 )
+ALLOWED: Mapping[str, Sequence[str]] = {
+    "task": ("optbench.tasks",),
+    "data": ("optbench.data",),
+    "optimizer": OPTIMIZERS,
+    "optimizer.companion": OPTIMIZERS,
+    "param_groups": ("optbench.optim.param_groups",),
+    "schedule": ("optbench.schedule",),
+    "logger": ("optbench.loggers",),
+}
 
 
 def components_of(trial: Trial) -> list[tuple[str, Component]]:
@@ -40,35 +49,45 @@ def components_of(trial: Trial) -> list[tuple[str, Component]]:
 
 
 def check_names(parts: Iterable[tuple[str, Component]], *, allowed: Sequence[str]) -> None:
-    """Refuse targets that are not spelt as parts of an allowed package; nothing is imported.
+    """Refuse targets that are not spelt as public parts of an allowed package; nothing is imported.
+
+    Args:
+        parts: what would be called, each with its group.
+        allowed: packages, or whole targets, that the command line allows.
 
     Raises:
         UsageError: names the target, and what to add to the command if it is trusted.
     """
     for group, part in parts:
-        if not _inside(part.target, allowed):
-            raise _refusal(f"{group} {part.name!r}: _target_={part.target}", package=part.target.partition(".")[0])
+        is_private = any(name.startswith("_") for name in part.target.split("."))
+        if part.target not in allowed and (is_private or not _inside(part.target, (*ALLOWED[group], *allowed))):
+            raise _refusal(f"{group} {part.name!r}: _target_={part.target}", part.target, group=group)
 
 
 def check_targets(parts: Iterable[tuple[str, Component]], *, allowed: Sequence[str]) -> None:
-    """Refuse targets that an allowed package only passes on, such as `optbench.run.json.loads`.
+    """Refuse targets that an allowed package only passes on, such as `optbench.data.np.load`.
+
+    Args:
+        parts: what would be called, each with its group.
+        allowed: packages, or whole targets, that the command line allows.
 
     Raises:
         UsageError: names where the target really comes from.
     """
     for group, part in parts:
         module = str(getattr(locate(part, group=group), "__module__", "") or "")
-        if not _inside(module, allowed):
+        if part.target not in allowed and not _inside(module, (*ALLOWED[group], *allowed)):
             what = f"{group} {part.name!r}: _target_={part.target} is defined in {module or 'no module'}, which"
-            raise _refusal(what, package=module.partition(".")[0])
+            raise _refusal(what, module, group=group)
 
 
-def _inside(name: str, allowed: Sequence[str]) -> bool:
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in (*ALLOWED, *allowed))
+def _inside(name: str, packages: Iterable[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def _refusal(what: str, *, package: str) -> UsageError:
+def _refusal(what: str, name: str, *, group: str) -> UsageError:
     return UsageError(
         f"{what} is not among the packages that a config may call.\n"
-        f"Configs are code. If you trust this one, add allow={package} to the command. Allowed: {', '.join(ALLOWED)}."
+        f"Configs are code. If you trust this one, add allow={name.partition('.')[0]} to the command. "
+        f"Allowed for {group}: {', '.join(ALLOWED[group])}."
     )

@@ -31,7 +31,7 @@ class Entry:
     @property
     def source(self) -> str:
         """The first address in the comment; empty where there is none."""
-        found = re.search(r"https?://[^\s,;)]+", self.header)
+        found = re.search(r"https?://(?:[^\s,;()]|\([^\s,;()]*\))+", self.header)
         return found.group().rstrip(".:") if found else ""
 
     @property

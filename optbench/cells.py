@@ -79,7 +79,7 @@ def _low_bit_shares(index: pd.DataFrame) -> list[str]:
     partly = index[(index["low_bit_share"] > 0.0) & (index["low_bit_share"] < 1.0)]
     shares = dict.fromkeys(
         f"{optimizer} on {task}: state in 8 bits or fewer for {share * 100:.1f} % of the parameters, "
-        "the other tensors are too small for it."
+        "the other tensors keep more."
         for optimizer, task, share in zip(partly["optimizer"], partly["task"], partly["low_bit_share"], strict=True)
     )
     return list(shares)

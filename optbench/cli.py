@@ -74,6 +74,10 @@ def _hydra(arguments: list[str], *, multirun: bool) -> int:
     allowing = [line for line in parsed.overrides if line.startswith(ALLOW)]
     arguments = [line for line in arguments if line not in allowing]
     with _hydra_errors():
+        if parsed.config_path is not None:
+            raise UsageError("--config-path: optbench needs its own configs. Add a folder to them with --config-dir.")
+        if parsed.config_name is not None:
+            _check_primary(parsed.config_name, parsed.config_dir)
         if parsed.help and parsed.config_dir is None:
             print(_help([line for line in parsed.overrides if line not in allowing]))
             return 0
@@ -87,6 +91,27 @@ def _hydra(arguments: list[str], *, multirun: bool) -> int:
         others = [line for line in arguments if line not in OptbenchSweeper.arguments]
         _application(others if parsed.multirun else [*others, "--multirun"])
         return EXIT_FAILED_TRIALS if OptbenchSweeper.num_failed else 0
+
+
+def _check_primary(name: str, folder: str | None) -> None:
+    """Refuse a primary config that sets what Hydra itself would call: nothing else stands between a file and that."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from optbench.sweeper import CONFIG_NAME
+
+    searchpath = create_config_search_path("pkg://optbench.conf")
+    if folder is not None:
+        searchpath.prepend("command-line", f"file://{Path(folder).resolve()}", anchor="schema")
+    loader = ConfigLoaderImpl(config_search_path=searchpath)
+    theirs, ours = (
+        loader.load_configuration(config, overrides=[], run_mode=RunMode.RUN).hydra for config in (name, CONFIG_NAME)
+    )
+    for key in ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging"):
+        if OmegaConf.to_container(theirs[key]) != OmegaConf.to_container(ours[key]):
+            raise UsageError(f"{name}: it sets hydra.{key}, which Hydra would call. Leave that out of the config.")
 
 
 def _application(arguments: Sequence[str]) -> None:
@@ -159,24 +184,41 @@ def _parity(arguments: list[str]) -> int:
         "float64, and say where they part.",
         epilog="optbench parity optimizer=adafactor; optbench parity optimizer=adamw,adamw_independent schedule=cosine",
     )
-    parser.add_argument("override", nargs="*", help="key=value, as for `optbench sweep`")
+    parser.add_argument("override", nargs="*", help="optimizer..., schedule... or allow=, as for `optbench sweep`")
     overrides = parser.parse_args(arguments).override
 
     from hydra import initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
     from optbench import allowlist
-    from optbench.component import optimizer_component
-    from optbench.parity import parity
+    from optbench.component import component, optimizer_component
+    from optbench.parity import PARTS, parity
     from optbench.sweeper import Composer, hydra_version, split_allowed
 
     given, allowed = split_allowed(overrides)
+    for line in given:
+        if re.split(r"[.=@]", line.lstrip("+~"))[0] not in PARTS:
+            raise UsageError(
+                f"{line}: parity compares the updates of optimizers over gradients of its own, and uses none of this.\n"
+                "It takes optimizer..., schedule... and allow=; leave this out."
+            )
     with _hydra_errors(), initialize_config_module("optbench.conf", **hydra_version()):
         composer = Composer(GlobalHydra.instance().config_loader(), [])
         configs = composer.configs([*given, "sweep=once"], one_trial=False)
         allowed += composer.packages_named(given)
-    parts = [("optimizer", optimizer_component(config["optimizer"])) for config in configs]
-    allowlist.check_names(parts, allowed=allowed)
+    for part in PARTS:
+        if any(not isinstance(config.get(part), Mapping) for config in configs):
+            raise UsageError(f"{part} is missing: parity steps an optimizer under a schedule; leave ~{part} out.")
+    for config in configs:
+        optimizer = optimizer_component(config["optimizer"])
+        parts = {
+            "optimizer": optimizer,
+            "optimizer.companion": optimizer.companion,
+            "schedule": component(config["schedule"], group="schedule"),
+        }
+        called = [(group, part) for group, part in parts.items() if part is not None]
+        allowlist.check_names(called, allowed=allowed)
+        allowlist.check_targets(called, allowed=allowed)
     return parity(configs)
 
 

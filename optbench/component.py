@@ -6,13 +6,11 @@ from enum import StrEnum
 from typing import Any
 
 from optbench.errors import UsageError, unknown
-from optbench.parsing import parse_mapping, parse_value
+from optbench.parsing import parse_list, parse_mapping, parse_value
 
 # Keys of an optimizer's file that describe it: no arguments, and no part of what a trial asks.
 DESCRIPTION = (
-    "follow",
     "convention",
-    "capabilities",
     "state_bytes_per_parameter",
     "limits",
     "advised",
@@ -20,6 +18,10 @@ DESCRIPTION = (
     "departs",
     "preset",
 )
+
+
+# Those that decide how it trains, and are no arguments of its class either.
+BESIDES_ARGUMENTS = ("capabilities", "follow", "companion", "matrices")
 
 
 class Capability(StrEnum):
@@ -120,21 +122,38 @@ def optimizer_component(config: Mapping[str, Any], *, group: str = "optimizer") 
     Raises:
         UsageError: it has no name or no target, or declares what is not known.
     """
-    capabilities = [Capability(_known(Capability, name, group)) for name in config.get("capabilities") or ()]
-    limits = parse_mapping(config.get("limits") or {}, where=f"{group}.limits")
+    names = parse_list(config.get("capabilities") or [], where=f"{group}.capabilities")
+    capabilities = [Capability(_known(Capability, name, group)) for name in names]
+    limits, matrices, follow, convention = (
+        parse_mapping(config.get(key) or {}, where=f"{group}.{key}")
+        for key in ("limits", "matrices", "follow", "convention")
+    )
     companion, advised = config.get("companion"), config.get("advised")
     if (companion is not None) != (Capability.MATRICES_ONLY in capabilities):
         raise UsageError(f"{group}: `companion` and the capability {Capability.MATRICES_ONLY} go together.")
+    if companion is not None:
+        companion = _companion(parse_mapping(companion, where=f"{group}.companion"), group=f"{group}.companion")
+    called = _called(config, group=group, description=(*DESCRIPTION, *BESIDES_ARGUMENTS))
+    for key in (key for pair in follow.items() for key in pair):
+        if key not in called["arguments"]:
+            raise unknown("key", str(key), called["arguments"], where=f"in {group}.follow")
     return OptimizerComponent(
-        **_called(config, group=group, description=(*DESCRIPTION, "companion", "matrices")),
+        **called,
         capabilities=frozenset(capabilities),
-        companion=None if companion is None else optimizer_component(companion, group=f"{group}.companion"),
-        matrices=parse_mapping(config.get("matrices") or {}, where=f"{group}.matrices"),
-        follow=parse_mapping(config.get("follow") or {}, where=f"{group}.follow"),
-        decay=(config.get("convention") or {}).get("weight_decay"),
+        companion=companion,
+        matrices=matrices,
+        follow=follow,
+        decay=convention.get("weight_decay"),
         limits={Limit(_known(Limit, name, group)): str(reason) for name, reason in limits.items()},
         advice=None if advised is None else _advice(advised, where=f"{group}.advised"),
     )
+
+
+def _companion(config: Mapping[str, Any], *, group: str) -> OptimizerComponent:
+    companion = optimizer_component(config, group=group)
+    if companion.capabilities or companion.matrices or companion.companion:
+        raise UsageError(f"{group}: a companion is a plain optimizer, without capabilities, matrices or a companion.")
+    return companion
 
 
 def _called(config: Mapping[str, Any], *, group: str, description: Sequence[str]) -> dict[str, Any]:
@@ -159,9 +178,12 @@ def _advice(config: Any, *, where: str) -> Advice:
         if key not in allowed:
             raise unknown("key", str(key), allowed, prefix=f"{where}.")
     lr, schedule = given.get("lr"), given.get("schedule")
+    bounds = [parse_value(bound, float, where=f"{where}.lr") for bound in parse_list(lr or [], where=f"{where}.lr")]
+    if lr is not None and len(bounds) != 2:
+        raise UsageError(f"{where}.lr={lr!r}: give the lowest and the highest, as in [0.5, 2.0].")
     return Advice(
-        lr=None if lr is None else (parse_value(lr[0], float, where=where), parse_value(lr[1], float, where=where)),
-        schedule=None if schedule is None else [str(name) for name in schedule],
+        lr=(bounds[0], bounds[1]) if bounds else None,
+        schedule=None if schedule is None else list(map(str, parse_list(schedule, where=f"{where}.schedule"))),
         warmup=given.get("warmup"),
         because=str(given.get("because", "")),
         source=str(given.get("source", "")),

@@ -1,7 +1,9 @@
 """Where people read: one console for everything that is printed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -10,6 +12,7 @@ from rich.table import Table
 
 from optbench.catalogue import Entry
 
+WIDTH_OF_ALL_COLUMNS = 120
 WIDTH_OF_A_FILE = 160  # where output is no terminal, nothing is gained by folding lines
 
 
@@ -24,26 +27,53 @@ def warn(message: str) -> None:
     console(stderr=True).print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A column of the catalogue of optimizers."""
+
+    title: str
+    cell: Callable[[Entry], str]
+    justify: Literal["left", "right"] = "left"
+    no_wrap: bool = False
+    overflow: Literal["ellipsis", "fold"] = "ellipsis"
+    is_essential: bool = False
+
+
+def _convention(name: str) -> Callable[[Entry], str]:
+    return lambda entry: _without_parentheses(entry.conventions.get(name, ""))
+
+
+def _state(entry: Entry) -> str:
+    return "" if entry.state_bytes_per_parameter is None else f"{entry.state_bytes_per_parameter:.4g}"
+
+
+_COLUMNS = (
+    _Column(title="optimizer", cell=lambda entry: entry.name, no_wrap=True, is_essential=True),
+    _Column(title="package", cell=lambda entry: entry.package, overflow="fold", is_essential=True),
+    _Column(title="state\n(B/param)", cell=_state, justify="right", is_essential=True),
+    _Column(title="momentum", cell=_convention("momentum")),
+    _Column(title="weight decay", cell=_convention("weight_decay")),
+    _Column(title="eps", cell=_convention("eps")),
+    _Column(title="needs", cell=lambda entry: ", ".join(entry.capabilities).replace("_", " "), is_essential=True),
+    _Column(
+        title="source",
+        cell=lambda entry: entry.source.replace("https://arxiv.org/abs/", "arXiv:").removeprefix("https://"),
+        overflow="fold",
+    ),
+)
+
+
 def show_optimizers(entries: Sequence[Entry]) -> None:
-    """The catalogue of optimizers: what each is, keeps, means and needs."""
+    """The catalogue of optimizers: what each is, keeps, means and needs; without what it means on a narrow page."""
+    page = console()
+    columns = [column for column in _COLUMNS if column.is_essential or page.width >= WIDTH_OF_ALL_COLUMNS]
     table = Table(title="optimizer=", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("optimizer", "package", "state\n(B/param)", "momentum", "weight decay", "eps", "needs", "source"):
-        table.add_column(
-            name,
-            justify="right" if name.startswith("state") else "left",
-            no_wrap=name == "optimizer",
-            overflow="fold" if name == "source" else "ellipsis",
-        )
+    for column in columns:
+        table.add_column(column.title, justify=column.justify, no_wrap=column.no_wrap, overflow=column.overflow)
     for entry in entries:
-        state, conventions = entry.state_bytes_per_parameter, entry.conventions
-        table.add_row(
-            *map(escape, (entry.name, entry.package, "" if state is None else f"{state:.4g}")),
-            *(escape(_without_parentheses(conventions.get(name, ""))) for name in ("momentum", "weight_decay", "eps")),
-            ", ".join(entry.capabilities).replace("_", " "),
-            escape(entry.source.replace("https://arxiv.org/abs/", "arXiv:").removeprefix("https://")),
-        )
-    console().print(table)
-    console().print(
+        table.add_row(*(escape(column.cell(entry)) for column in columns))
+    page.print(table)
+    page.print(
         "state: bytes of optimizer state per trained parameter, in float32, on an MLP 784-100-100-10.\n"
         "needs: what the training loop does for it. docs/optimizers.md says more.",
         soft_wrap=True,

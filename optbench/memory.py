@@ -128,5 +128,6 @@ class _LiveBytes(TorchDispatchMode):
         results = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(results):
             if isinstance(leaf, Tensor):
-                self.add(leaf)
+                for tensor in _tensors(leaf):  # of a tensor subclass, what it is made of: itself it holds nothing
+                    self.add(tensor)
         return results

@@ -97,7 +97,8 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def _link(entry: Entry) -> str:
-    return f"[source]({entry.source})" if entry.source else ""
+    address = entry.source.replace("(", "%28").replace(")", "%29")  # a bare parenthesis could end the link
+    return f"[source]({address})" if address else ""
 
 
 def _sizes(entry: Entry) -> str:

@@ -19,6 +19,7 @@ from optbench.errors import UsageError, unknown
 from optbench.optim.build import build
 from optbench.optim.rules import RULES, Rule, State
 from optbench.schedule import Schedule
+from optbench.settings import distinctions
 from optbench.train import rate, set_rates
 
 NUM_STEPS = 200
@@ -28,7 +29,7 @@ TOLERANCE = 1e-12
 # Arguments that choose how an optimizer computes, and not what.
 IMPLEMENTATION_CHOICES = frozenset({"foreach", "fused", "fsdp_in_use", "is_paged", "use_triton"})
 NEEDS_MORE_THAN_GRADIENTS = (Capability.CLOSURE, Capability.EXTRA_PASS, Capability.CREATE_GRAPH)
-NOT_OF_THE_UPDATE = ("param_groups", "max_grad_norm", "lr_scaling")
+PARTS = ("optimizer", "schedule")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,15 +199,15 @@ class Declared:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Take it from a config; a UsageError where something in it is wrong, or not of the update alone."""
-        for key in NOT_OF_THE_UPDATE:
-            value = config.get(key)
-            if any(item is not None for item in (value.values() if isinstance(value, Mapping) else (value,))):
-                raise UsageError(f"{key}: parity compares updates alone, of all parameters alike; leave it out.")
-        optimizer = config["optimizer"]
+        """Take it from a config, whatever that says of clipping and parameter groups; a UsageError if it is wrong."""
+        optimizer, schedule = config["optimizer"], component(config["schedule"], group="schedule")
+        try:
+            factor = build_component(schedule, group="schedule")
+        except TypeError as error:  # a null, where the file has a number
+            raise UsageError(f"schedule {schedule.name!r} refuses {schedule.arguments}: {error}.") from error
         return cls(
             optimizer=optimizer_component(optimizer),
-            schedule=build_component(component(config["schedule"], group="schedule"), group="schedule"),
+            schedule=factor,
             rule=optimizer.get("rule"),
             departs=tuple(
                 Departure(source=entry["from"], step=entry["step"], because=entry["because"])
@@ -297,7 +298,7 @@ def parity(configs: Sequence[Mapping[str, Any]]) -> int:
     """
     different: list[Mapping[str, Any]] = []
     for config in configs:
-        if not any(all(config[part] == other[part] for part in ("optimizer", "schedule")) for other in different):
+        if not any(all(config[part] == other[part] for part in PARTS) for other in different):
             different.append(config)
     first, *others = [Declared.from_config(config) for config in different]
     name = first.optimizer.name
@@ -305,9 +306,9 @@ def parity(configs: Sequence[Mapping[str, Any]]) -> int:
         (other.of_library, first.departure(other.optimizer.name) or other.departure(name)) for other in others
     ]
     code = 0
-    for other, documented in pairs or [(first.of_rule, first.departure("rule"))]:
+    for index, (other, documented) in enumerate(pairs or [(first.of_rule, first.departure("rule"))], start=1):
         comparison = compare(first.of_library, other, record())
-        _show(comparison, documented)
+        _show(comparison, documented, settings=distinctions([different[0], *different[index : index + 1]], PARTS))
         if comparison.parts_at is not None and (documented is None or documented.step != comparison.parts_at):
             code = 1
     return code
@@ -325,14 +326,15 @@ def verdict(comparison: Comparison, documented: Departure | None) -> str:
     return f"{parts}, as documented: {documented.because}"
 
 
-def _show(comparison: Comparison, documented: Departure | None) -> None:
+def _show(comparison: Comparison, documented: Departure | None, *, settings: Sequence[str]) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("step", "max difference", "relative difference"):
         table.add_column(name, justify="right")
     for difference in comparison.differences:
         table.add_row(str(difference.step), f"{difference.largest:.1e}", f"{difference.relative:.1e}")
     page = console()
-    page.print(escape(" and ".join(comparison.titles)), soft_wrap=True)
+    sides = (f"{title} {setting}".rstrip() for title, setting in zip(comparison.titles, (*settings, ""), strict=False))
+    page.print(escape(" and ".join(sides)), soft_wrap=True)
     page.print(table)
     page.print(escape(verdict(comparison, documented)), soft_wrap=True)
 

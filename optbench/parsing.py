@@ -62,6 +62,17 @@ def parse_mapping(value: Any, *, where: str) -> Mapping[str, Any]:
     return value
 
 
+def parse_list(value: Any, *, where: str) -> Sequence[Any]:
+    """The value, if it is a list.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise UsageError(f"{where}={value!r}: expected a list, as in [{value}], got {type(value).__name__}.")
+    return value
+
+
 def json_safe(value: Any) -> Any:
     """The same value in JSON's terms: tuples become lists, and floats that JSON lacks become their names."""
     if isinstance(value, Mapping):

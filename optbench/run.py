@@ -76,8 +76,8 @@ def check(trial: Trial) -> None:
     # Which parameters an optimizer takes may depend on the model: then the real one is needed.
     by_model = trial.param_groups is not None or trial.optimizer.companion is not None or trial.optimizer.matrices
     if not by_model:
-        optim_build.check(trial.optimizer)
-    parts = ("task", "data", *(("optimizer", "param_groups") if by_model else ()))
+        optim_build.check(trial.optimizer, lr_factor=trial.lr_factor)
+    parts = ("task", "data", *(("optimizer", "param_groups", "lr_scaling") if by_model else ()))
     key = json.dumps([json_safe(trial.config.get(part)) for part in parts])
     if key not in _checked:
         try:

@@ -41,6 +41,13 @@ def differing(configs: Sequence[Mapping[str, Any]], parts: Iterable[str]) -> lis
     return found
 
 
+def distinctions(configs: Sequence[Mapping[str, Any]], parts: Iterable[str]) -> list[str]:
+    """For each config, what tells it from the others as overrides spell it, its class aside, and its lr only if so."""
+    found = differing(configs, parts)
+    hidden = {"_target_"} | ({"lr"} if len({repr(setting.get("lr")) for setting in found}) == 1 else set())
+    return [" ".join(words({key: setting[key] for key in setting if key not in hidden})) for setting in found]
+
+
 def words(setting: Mapping[str, Any]) -> list[str]:
     """Each key as an override would spell it, floats in six digits."""
     return [f"{key}={_short(value)}" for key, value in setting.items()]
@@ -52,6 +59,8 @@ def _short(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return f"[{','.join(_short(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_short(item)}' for key, item in value.items())}}}"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value)
@@ -60,8 +69,9 @@ def _short(value: Any) -> str:
 def _differing_variants(part: str, variants: Sequence[Any]) -> list[dict[str, Any]]:
     """For each variant of a part, the keys by which it differs from other variants.
 
-    The keys of an optimizer are compared within that optimizer, those of other parts among all variants that
-    have them. A key that another variant of the same name lacks differs, too.
+    The keys of an optimizer and of parameter groups are compared within variants of the same name, which implies
+    them elsewhere; those of other parts among all variants that have them. A key that another variant of the same name
+    lacks differs, too.
     """
     absent = {"name": None} if any(isinstance(variant, Mapping) for variant in variants) else None
     flats = [dict(_flatten({part: absent if variant is None else variant})) for variant in variants]
@@ -80,6 +90,7 @@ def _differing_variants(part: str, variants: Sequence[Any]) -> list[dict[str, An
             or varies(key, same)
             or (
                 part != "optimizer"
+                and (part != "param_groups" or key == "param_groups.name")
                 and not key.endswith("._target_")
                 and varies(key, (flat for flat in flats if key in flat))
             )

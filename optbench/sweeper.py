@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from optbench.errors import UsageError, unknown
+from optbench.keys import check_settable, typed, unknown_key
 from optbench.sweep import carry_out
 
 CONFIG_NAME = "config"
@@ -132,14 +134,14 @@ class Composer:
         return [_resolved(self._compose(combination)) for combination in combinations]
 
     def packages_named(self, arguments: Sequence[str]) -> list[str]:
-        """The packages of the classes that overrides name as `<group>._target_=package.Class`."""
+        """The classes that overrides name as `<group>._target_=package.Class`: who types one allows it alone."""
         targets = [
             self._parse([line])[0].value()
             for override in self._parse(arguments)
             if override.key_or_group.endswith("._target_")
             for line in _values(override)
         ]
-        return [str(target).partition(".")[0] for target in targets]
+        return [str(target) for target in targets]
 
     def _parse(self, arguments: Sequence[str]) -> list[Override]:
         try:
@@ -162,6 +164,7 @@ class Composer:
         # Of a class that is named here, the keys are checked against its signature instead.
         free = {parent for override in scalars for parent, _, key in [_split(override)] if key == "_target_"}
         for override in sorted(scalars, key=lambda override: _split(override)[2] != "_target_"):
+            self._check_chosen(override, config, groups)
             _set(config, override, free=free)
         return config
 
@@ -173,6 +176,7 @@ class Composer:
             config = self._loader.load_configuration(self._config_name, overrides=lines, run_mode=RunMode.RUN)
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(f"{' '.join(self._line(group) for group in groups)}: {error}") from error
+        _check_one_source(config)
         OmegaConf.set_struct(config, False)
         del config["hydra"]
         return config
@@ -182,7 +186,9 @@ class Composer:
             return
         name = group.key_or_group
         if group.value() is None and not self._is_option_null(group):
-            raise UsageError(f"{group.input_line}: a group is not set to null; leave it out with ~{name}.")
+            if not self._is_optional(name):
+                raise UsageError(f"{group.input_line}: a group is not set to null; leave it out with ~{name}.")
+            return
         value = "null" if group.value() is None else str(group.value())
         folder, _, option = f"{name}/{value}".rpartition("/")
         options = self._options(folder)
@@ -191,6 +197,19 @@ class Composer:
                 f"{child}/{other}" for child in self._folders(name) for other in self._options(f"{name}/{child}")
             ]
             raise unknown(name, value, [*self._options(name), *folders])
+
+    def _check_chosen(self, override: Override, config: DictConfig, groups: Sequence[Override]) -> None:
+        """Refuse a key of a group of which nothing is chosen."""
+        name, _, key = str(override.key_or_group).partition(".")
+        if not key or name not in self._groups or config.get(name) is not None:
+            return
+        if any(group.key_or_group == name and group.value() is not None for group in groups):
+            return  # an option without a node of its own, such as an experiment
+        options = self._options(name)
+        raise UsageError(
+            f"{override.input_line}: no {name} is chosen.\nChoose an option first, as in {name}={options[0]}. "
+            f"Allowed: {', '.join(options)}."
+        )
 
     def _options(self, folder: str) -> list[str]:
         return list(
@@ -207,9 +226,19 @@ class Composer:
     def _is_option_null(self, group: Override) -> bool:
         return not group.is_delete() and group.value() is None and "null" in self._options(group.key_or_group)
 
+    def _is_optional(self, group: str) -> bool:
+        """Whether nothing is chosen of the group where no override says so."""
+        default = self._loader.load_configuration(
+            self._config_name, overrides=self._hydra_overrides, run_mode=RunMode.RUN
+        )
+        choices = default.hydra.runtime.choices
+        return group in choices and choices[group] is None
+
     def _line(self, group: Override) -> str:
-        """The override as Hydra is to read it: an option that is called null needs quotes there."""
+        """The override as Hydra is to read it: an option that is called null needs quotes there, and no option a ~."""
         line = str(group.input_line)
+        if not group.is_delete() and group.value() is None and not self._is_option_null(group):
+            return f"~{group.key_or_group}"
         return f"{line.partition('=')[0]}='null'" if self._is_option_null(group) else line
 
     def _is_group(self, override: Override) -> bool:
@@ -219,6 +248,24 @@ class Composer:
             or "/" in name
             or (name in self._groups and not isinstance(override.value(), dict))
         )
+
+
+def _check_one_source(config: DictConfig) -> None:
+    """Refuse an option that several folders have: Hydra would take the first one's, without a word."""
+    runtime = config.hydra.runtime
+    for group, option in runtime.choices.items():
+        name = f"{str(group).partition('@')[0]}/{option}"
+        found = []
+        for place in runtime.config_sources:
+            address = f"{place.schema}://{place.path}"
+            source = SourcesRegistry.instance().resolve(place.schema)(provider=place.provider, path=address)
+            if option is not None and source.is_config(name):
+                found.append(f"{place.path}/{name}.yaml" if place.schema == "file" else f"{address}/{name}.yaml")
+        if len(found) > 1:
+            raise UsageError(
+                f"{found[-1]}: {group}={option} is {found[0]} already, and this file would not be read.\n"
+                "Rename it, and give it the same new name inside."
+            )
 
 
 def _values(override: Override) -> list[str]:
@@ -272,57 +319,17 @@ def _set(config: DictConfig, override: Override, *, free: Collection[str] = ()) 
         free: nodes to which any key may be added without the `+`.
     """
     key, value = override.key_or_group, override.value()
+    check_settable(key, line=str(override.input_line))
     parent, _, last = _split(override)
     node: Any = OmegaConf.select(config, parent) if parent else config
     known = [str(name) for name in node] if isinstance(node, DictConfig) else []
     exists = last in known
     adds = override.is_add() or override.is_force_add() or (parent in free and not override.is_delete())
     if not isinstance(node, DictConfig) or (not exists and not adds):
-        raise _unknown_key(config, key, line=str(override.input_line))
+        raise unknown_key(_plain(config), key, line=str(override.input_line))
     if override.is_delete():
         del node[last]
         return
-    node[last] = _typed(value, _plain(node)[last], key=key) if exists else value
-
-
-def _unknown_key(config: DictConfig, key: str, *, line: str) -> UsageError:
-    """The error for a key that is not there, about the level at which it goes wrong."""
-    node: Any = config
-    parts = key.split(".")
-    for depth, part in enumerate(parts):
-        if not isinstance(node, DictConfig):
-            return UsageError(f"{line}: {'.'.join(parts[:depth])} is a single value and has no keys.")
-        if part not in node:
-            allowed = [str(name) for name in node if name not in ("name", "_target_", "convention")]
-            where = f"for {parts[0]}={node['name']}" if "name" in node else ""
-            return unknown("key", part, allowed, where=where, prefix="".join(f"{name}." for name in parts[:depth]))
-        node = node[part]
-    return UsageError(f"{line}: no such key.")
-
-
-def _typed(value: Any, before: Any, *, key: str) -> Any:
-    """The value, if it has the type of the one it replaces; whole numbers become floats where a float was."""
-    if value is None or before is None or (isinstance(value, str) and "${" in value):
-        return value
-    if isinstance(before, str) and "${" in before:
-        return value
-    if isinstance(before, float) and type(value) is int:
-        return float(value)
-    if isinstance(before, list) and isinstance(value, list):
-        kinds = before + [before[-1]] * len(value) if before else value
-        return [_typed(item, kind, key=key) for item, kind in zip(value, kinds, strict=False)]
-    if type(value) is type(before):
-        return value
-    raise UsageError(f"{key}={value!r}: expected {_kind(before)} as in {key}={before!r}, got {_kind(value)}.")
-
-
-def _kind(value: Any) -> str:
-    names = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        dict: "a mapping",
-    }
-    return names.get(type(value), type(value).__name__)
+    if value is None and parent.endswith(".preset"):
+        value = "null"  # the tables have no such size, and say which they have
+    node[last] = typed(value, _plain(node)[last], key=key) if exists else value

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from optbench.component import Component, OptimizerComponent, component, optimizer_component
+from optbench.component import Capability, Component, OptimizerComponent, component, optimizer_component
 from optbench.errors import UsageError, unknown
 from optbench.parsing import json_safe, parse, parse_mapping, parse_value
 
@@ -234,6 +234,11 @@ def _asked_of(optimizer: OptimizerComponent) -> dict[str, Any]:
         asked["companion"] = _asked_of(optimizer.companion)
     if optimizer.matrices:
         asked["matrices"] = optimizer.matrices
+    if optimizer.follow:
+        asked["follow"] = optimizer.follow
+    # What is declared and changes the loop; the others are told by the companion, or change nothing.
+    if loop := sorted(optimizer.capabilities - {Capability.LR_FREE, Capability.MATRICES_ONLY}):
+        asked["capabilities"] = loop
     return asked
 
 

@@ -36,6 +36,7 @@ def test_what_authors_advise_against_is_said_with_their_source(
         ["optimizer=prodigy", "schedule=cosine"],
         ["optimizer=prodigy", "schedule.warmup=0.1", "optimizer.safeguard_warmup=true"],
         ["optimizer=schedulefree_adamw"],
+        ["optimizer=prodigy", "param_groups=no_decay"],
         ["optimizer=adamw", "schedule=step", "optimizer.lr=10.0"],
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from optbench.catalogue import entries
+from optbench.catalogue import Entry, entries
 from optbench.cli import main
 from optbench.pages import optimizers_page
 
@@ -51,3 +51,41 @@ def test_the_same_page_is_printed_as_markdown(capsys: pytest.CaptureFixture[str]
 def test_presets_are_listed_after_the_optimizers(capsys: pytest.CaptureFixture[str]) -> None:
     output = listed(capsys, "optimizer")
     assert output.index("sophia") < output.index("preset/bloom")
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "119"])
+def test_on_a_narrow_terminal_every_name_package_and_need_is_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", columns)
+    output = listed(capsys, "optimizers").partition("state: bytes")[0]
+    for column in ("optimizer", "package", "(B/param)", "needs"):
+        assert column in output
+    for column in ("averages", "weight decay", "source", "…"):
+        assert column not in output
+    for entry in entries("optimizer"):
+        if "/" not in entry.name:
+            (line,) = [line for line in output.splitlines() if line.split()[:1] == [entry.name]]
+            assert entry.package in line
+            assert line.rstrip().endswith(", ".join(entry.capabilities).replace("_", " "))
+
+
+@pytest.mark.parametrize(
+    ("header", "source"),
+    [
+        (
+            "Polyak (1964), https://doi.org/10.1016/0041-5553(64)90137-5. Then",
+            "https://doi.org/10.1016/0041-5553(64)90137-5",
+        ),
+        ("Some (2020, https://arxiv.org/abs/1234.56789), and", "https://arxiv.org/abs/1234.56789"),
+        ("None at all", ""),
+    ],
+)
+def test_a_source_ends_where_its_address_does(header: str, source: str) -> None:
+    assert Entry(name="x", description="", header=header, config={}).source == source
+
+
+def test_a_link_of_the_page_has_no_bare_parenthesis() -> None:
+    assert "[source](https://doi.org/10.1016/0041-5553%2864%2990137-5)" in optimizers_page()

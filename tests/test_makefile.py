@@ -333,11 +333,14 @@ def test_the_checks_get_their_tools_and_the_optional_dependencies(either: Checko
     assert extras.endswith("--constraint constraints.txt --editable .[dev,lora,vit,zoo]")
 
 
+PARALLEL = ["--numprocesses=auto", "--dist=loadgroup", "-p", "no:benchmark"]
+
+
 @pytest.mark.parametrize(
     ("target", "argv"),
     [
-        ("test", ["--ignore=tests/benchmarks", "-m", "not verify"]),
-        ("verify", ["--ignore=tests/benchmarks"]),
+        ("test", [*PARALLEL, "--ignore=tests/benchmarks", "-m", "not verify"]),
+        ("verify", [*PARALLEL, "--ignore=tests/benchmarks"]),
         ("bench", ["tests/benchmarks"]),
     ],
 )

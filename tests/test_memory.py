@@ -1,9 +1,12 @@
 """Bytes, counted by hand and by the tracker."""
 
+import pytest
 import torch
 from torch import nn
 
+from optbench.component import optimizer_component
 from optbench.memory import peak_tensor_bytes, state_bytes
+from optbench.optim.build import build
 
 FLOAT = 4
 
@@ -71,3 +74,22 @@ def test_the_tracker_leaves_the_training_as_it_was() -> None:
     before = [parameter.clone() for parameter in module.parameters()]
     peak_tensor_bytes(lambda: None, module=module, optimizer=optimizer, batch=torch.ones(1))
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def test_a_tensor_subclass_takes_the_bytes_of_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torchao's 8-bit state says that it is float32, and holds a quarter of that."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    model = nn.Linear(512, 512, bias=False)
+    optimizer = build(optimizer_component({"name": "fp8", "_target_": "torchao.optim.AdamWFp8", "lr": 0.1}), model)
+    batch = torch.ones(1, 512)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(batch).sum().backward()
+        optimizer.step()
+
+    step()
+    parameter_bytes = 4 * 512 * 512
+    assert state_bytes(optimizer) == pytest.approx(2 * parameter_bytes / 4, rel=0.02)
+    peak = peak_tensor_bytes(step, module=model, optimizer=optimizer, batch=batch)
+    assert peak < 8.6 * parameter_bytes

@@ -98,6 +98,12 @@ def test_a_group_of_frozen_parameters_matches_nothing() -> None:
         ({"match": "bias", "weight_decoy": 0.1}, "Did you mean 'param_groups.groups.0..weight_decay'"),
         ({"match": "bias", "lr": 0.1, "lr_factor": 0.1}, "lr is given twice"),
         ({"lr": 0.1}, "give `match`, one of bias, norm"),
+        ({"match": ["bias", "nrom"], "lr": 0.1}, "nrom matches no trainable parameter"),
+        ({"match": ["bias", 5], "lr": 0.1}, "expected patterns of names"),
+        ({"match": 5, "lr": 0.1}, "match=5"),
+        ({"match": "bias", "lr": "abc"}, "lr='abc': expected a number"),
+        ({"match": "bias", "lr_factor": None}, "lr_factor=None: expected a number"),
+        ({"match": "bias", "lr": -1.0}, "lr=-1.0: a rate is not below 0"),
     ],
 )
 def test_a_mistake_in_a_group_is_explained(group: dict[str, Any], message: str) -> None:
@@ -158,6 +164,56 @@ def test_mup_trains_and_says_what_each_group_had(run_trial: RunTrial) -> None:
     hidden, rest = summary["param_groups"]
     assert (hidden["num_parameters"], hidden["lr"]) == (10_000, pytest.approx(0.0005))
     assert rest["lr"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("target", "group", "message"),
+    [
+        (
+            "bitsandbytes.optim.AdamW8bit",
+            {"match": "matrix", "min_8bit_size": 100},
+            "does not take min_8bit_size for a",
+        ),
+        ("bitsandbytes.optim.AdamW", {"match": "bias", "amsgrad": True}, "amsgrad=True .* is refused"),
+    ],
+)
+def test_a_key_that_the_class_never_reads_from_a_group_is_refused(
+    target: str, group: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(optimizer(target, lr=0.1), Block(), param_groups=ordered(group))
+
+
+def test_lr_scaling_multiplies_a_rate_of_a_group_too() -> None:
+    model = Block()
+    groups = ordered({"match": "bias", "lr": 0.5}, {"match": "norm", "lr_factor": 0.1})
+    rates = values(model, build(optimizer("torch.optim.SGD", lr=0.1), model, param_groups=groups, lr_factor=2.0), "lr")
+    assert rates["up.bias"] == 1.0
+    assert rates["norm.weight"] == pytest.approx(0.02)
+    assert rates["up.weight"] == 0.2
+
+
+def test_lr_scaling_without_a_rate_shows_before_anything_trains(make_trial: MakeTrial) -> None:
+    from optbench.run import check
+
+    scaling = ["lr_scaling.rule=linear", "lr_scaling.base_batch_size=8"]
+    with pytest.raises(UsageError, match="has no lr to scale"):
+        check(make_trial("optimizer=adafactor_transformers", *scaling))
+
+
+def test_a_group_of_muon_may_set_what_one_half_alone_has(make_trial: MakeTrial) -> None:
+    trial = make_trial("optimizer=muon")
+    model = Block()
+    build(trial.optimizer, model, param_groups=ordered({"match": "bias", "betas": [0.5, 0.9]}))
+    build(trial.optimizer, model, param_groups=ordered({"match": "up.weight", "momentum": 0.5}))
+    with pytest.raises(UsageError, match="AdamW does not take momentum for a single group"):
+        build(trial.optimizer, model, param_groups=ordered({"match": "bias", "momentum": 0.5}))
+
+
+@pytest.mark.parametrize("value", [0, -5])
+def test_a_rank_below_1_is_refused(value: int, make_trial: MakeTrial) -> None:
+    with pytest.raises(UsageError, match=rf"optimizer.matrices.rank={value}: it must be above 0"):
+        build(make_trial("optimizer=galore", f"optimizer.matrices.rank={value}").optimizer, Block())
 
 
 def test_muon_takes_the_hidden_matrices_and_its_companion_the_rest(make_trial: MakeTrial) -> None:

@@ -11,6 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from optbench.cli import main
 from optbench.errors import UsageError
 from optbench.optim.rules import RULES
 from optbench.parity import Declared, OfRule, Tape, compare, parity, record
@@ -124,10 +125,49 @@ def test_a_hyperparameter_that_the_rule_does_not_know_is_a_mistake_unless_it_is_
     Declared.from_config(configs("optimizer=adam", "optimizer.foreach=true", rule="adam_tf")[0]).of_rule  # noqa: B018
 
 
-@pytest.mark.parametrize("override", ["max_grad_norm=1.0", "lr_scaling.base_batch_size=64", "param_groups=no_decay"])
-def test_what_is_not_of_the_update_is_left_out_of_parity(configs: Configs, override: str) -> None:
-    with pytest.raises(UsageError, match=rf"{override.partition('=')[0].partition('.')[0]}: .*leave it out"):
-        parity(configs("optimizer=adamw", override))
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(["parity", *arguments])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["max_grad_norm=1.0", "lr_scaling.rule=sqrt", "param_groups=no_decay", "seed=3", "task=mnist_mlp", "+budget.x=1"],
+)
+def test_what_parity_would_not_use_is_refused(override: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, "optimizer=adamw", override)
+    assert f"{override}: parity compares the updates" in message
+    assert "It takes optimizer..., schedule... and allow=" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("~optimizer", "optimizer is missing"),
+        ("~schedule", "schedule is missing"),
+        ("schedule.warmup=null", "schedule 'constant' refuses {'warmup': None}"),
+    ],
+)
+def test_a_part_that_is_missing_is_a_clear_error(
+    override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refusal(capsys, override)
+
+
+def test_the_clipping_of_a_preset_is_no_obstacle(configs: Configs, capsys: pytest.CaptureFixture[str]) -> None:
+    parity(configs("optimizer=preset/llama2,adamw", "schedule=constant"))
+    title, *_ = capsys.readouterr().out.splitlines()
+    assert title == "preset/llama2 (torch.optim.AdamW) lr=0.0003 and adamw (torch.optim.AdamW) lr=0.001"
+
+
+def test_two_settings_of_one_optimizer_are_told_apart(configs: Configs, capsys: pytest.CaptureFixture[str]) -> None:
+    parity(configs("optimizer=adamw", "optimizer.lr=0.1,0.2"))
+    assert capsys.readouterr().out.startswith("adamw (torch.optim.AdamW) lr=0.1 and adamw (torch.optim.AdamW) lr=0.2\n")
+    parity(configs("optimizer=adamw", "schedule=constant,cosine", "optimizer.eps=0.1"))
+    title, *_ = capsys.readouterr().out.splitlines()
+    assert title == "adamw (torch.optim.AdamW) schedule=constant and adamw (torch.optim.AdamW) schedule=cosine"
 
 
 def test_an_optimizer_that_needs_the_loss_has_no_parity(configs: Configs) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from optbench.cli import main
+from optbench.component import DESCRIPTION
 from optbench.errors import UsageError
 from optbench.store import Store
 from optbench.sweep import carry_out
@@ -460,3 +462,73 @@ def test_what_authors_advise_against_is_said_once_and_the_sweep_goes_on(
     assert sweep(composer, tmp_path, *overrides) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert "prodigy: lr=0.5, where its authors advise 1; schedule=step" in line
+
+
+# What is chosen, and by which keys.
+
+
+@pytest.mark.parametrize("chosen", [["optimizer=adamw"], []])
+@pytest.mark.parametrize("place", ["--config-dir", "hydra.searchpath"])
+def test_a_file_with_a_name_that_is_taken_is_not_passed_over(
+    place: str, chosen: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "adamw.yaml").write_text("name: adamw\n_target_: torch.optim.RAdam\nlr: 0.01\n")
+    folder = ["--config-dir", str(tmp_path)] if place == "--config-dir" else [f"hydra.searchpath=[file://{tmp_path}]"]
+    with pytest.raises(SystemExit) as caught:
+        main(["run", *folder, *QUICK, *chosen, f"results={tmp_path / 'results'}"])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert f"{tmp_path}/optimizer/adamw.yaml: optimizer=adamw is pkg://optbench.conf/optimizer/adamw.yaml" in message
+    assert "Rename it" in message
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_group_that_is_empty_by_default_can_be_compared_with_its_options(composer: Composer) -> None:
+    for option in ("null,no_decay", "no_decay,null"):
+        configs = composer.configs([f"param_groups={option}", "experiment=null", "seed=0"], one_trial=False)
+        chosen = [(config.get("param_groups") or {"name": "null"})["name"] for config in configs]
+        assert chosen == option.split(",")
+
+
+def test_no_allowed_key_is_one_that_only_describes(composer: Composer) -> None:
+    with pytest.raises(UsageError, match=r"unknown key 'optimizer.xyz'") as caught:
+        composer.configs(["optimizer=schedulefree_adamw", "optimizer.xyz=1"], one_trial=True)
+    allowed = str(caught.value).partition("Allowed: ")[2].rstrip(".").split(", ")
+    assert "optimizer.lr" in allowed
+    assert not {f"optimizer.{key}" for key in DESCRIPTION} & set(allowed)
+    with pytest.raises(UsageError, match=r"Allowed: lr_scaling.base_batch_size, lr_scaling.rule"):
+        composer.configs(["lr_scaling.roole=1"], one_trial=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("optimizer=muon optimizer.companion.lrr=1", r"'optimizer.companion.lrr' for optimizer.companion=adamw. Did"),
+        (
+            "param_groups.groups=5",
+            r"no param_groups is chosen.\nChoose an option first, as in param_groups=\w+.*no_dec",
+        ),
+        ("+param_groups.groups=5", r"no param_groups is chosen"),
+        ("task=quadratic data.path=x", r"no data is chosen.\nChoose an option first, as in data=digits"),
+        ("experiment=lr_grid experiment.x=1", r"unknown key 'experiment'"),
+        ("optimizer=custom optimizer.lrr=1", r"optimizer._target_ has no value yet"),
+        (
+            "optimizer=preset/llama2 optimizer.preset.size=null",
+            r"unknown value 'null' for what optimizer.lr depends on.\nAllowed: 13B, 34B, 70B, 7B",
+        ),
+        ("optimizer.rule=foo", r"optimizer.rule=foo: optimizer.rule only describes the optimizer, .* changes nothing"),
+        ("optimizer.state_bytes_per_parameter=1", r"optimizer.state_bytes_per_parameter only describes"),
+        ("optimizer.convention.eps=x", r"optimizer.convention only describes"),
+        ("+optimizer.limits.zero_rate=x", r"optimizer.limits only describes"),
+        ("optimizer=muon +optimizer.companion.rule=x", r"optimizer.companion.rule only describes"),
+    ],
+)
+def test_a_key_at_the_wrong_place_is_explained(composer: Composer, overrides: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        composer.configs(overrides.split(), one_trial=True)
+
+
+def test_what_changes_training_beside_the_arguments_can_be_set(composer: Composer) -> None:
+    (config,) = composer.configs(["+optimizer.capabilities=[create_graph]", "+optimizer.follow={}"], one_trial=True)
+    assert config["optimizer"]["capabilities"] == ["create_graph"]

@@ -282,6 +282,28 @@ def test_a_schedule_is_told_by_its_name_and_by_what_else_differs(make_rows: Make
     }
 
 
+def test_parameter_groups_are_told_by_their_name_and_by_what_differs_under_it(make_rows: MakeRows) -> None:
+    def grouped(name: str, *groups: Mapping[str, Any]) -> dict[str, Any]:
+        target = "optbench.optim.param_groups.ordered"
+        return {"param_groups": {"name": name, "_target_": target, "groups": list(groups)}}
+
+    bias = {"match": "bias", "lr": 0.1}
+    norm = {"match": "norm", "weight_decay": None}
+    plain, no_decay = seeds({}, 0.5), seeds(grouped("no_decay", {"match": "vector"}), 1.0)
+    assert settings(make_rows([*plain, *no_decay, *seeds(grouped("patterns", bias), 2.0)])) == {
+        "lr=0.001 param_groups=null",
+        "lr=0.001 param_groups=no_decay",
+        "lr=0.001 param_groups=patterns",
+    }
+    both = [*seeds(grouped("patterns", bias), 2.0), *seeds(grouped("patterns", bias, norm), 2.0)]
+    assert settings(make_rows([*plain, *no_decay, *both])) == {
+        "lr=0.001 param_groups=null",
+        "lr=0.001 param_groups=no_decay",
+        "lr=0.001 param_groups=patterns param_groups.groups=[{match: bias, lr: 0.1}]",
+        "lr=0.001 param_groups=patterns param_groups.groups=[{match: bias, lr: 0.1},{match: norm, weight_decay: null}]",
+    }
+
+
 def test_two_classes_under_one_name_are_told_apart(make_rows: MakeRows) -> None:
     assert settings(make_rows([*seeds({}, 1.0), *seeds({"optimizer._target_": "my_lab.AdamW"}, 2.0)])) == {
         "_target_=torch.optim.AdamW lr=0.001",

@@ -38,6 +38,8 @@ def build(
             its value, or leaves a trainable parameter out.
     """
     _refuse(component)
+    if component.companion is not None:
+        _refuse(component.companion)
     parameters = [parameter for _, parameter, _ in trainable(model)]
     if not parameters:
         raise UsageError(f"{component.name}: the model has no trainable parameter.")
@@ -46,12 +48,11 @@ def build(
         warnings.warn(f"bfloat16 parameters do not train: {reason}", stacklevel=2)
 
     component = _scaled(component, lr_factor)
-    groups = _groups(component, param_groups, model=model)
+    groups = _groups(component, param_groups, model=model, lr_factor=lr_factor, beside=component.companion)
     if component.companion is not None:
         companion = _scaled(component.companion, lr_factor)
-        optimizer = _with_companion(
-            component, groups, companion=companion, others=_groups(companion, param_groups, model=model), model=model
-        )
+        others = _groups(companion, param_groups, model=model, lr_factor=lr_factor, beside=component)
+        optimizer = _with_companion(component, groups, companion=companion, others=others, model=model)
     else:
         if component.matrices:
             matrices = {id(parameter) for _, parameter, module in trainable(model) if is_matrix(parameter, module)}
@@ -66,13 +67,13 @@ def build(
     return optimizer
 
 
-def check(component: OptimizerComponent) -> None:
+def check(component: OptimizerComponent, *, lr_factor: float = 1.0) -> None:
     """Build the optimizer over three small layers, so that a mistake shows before anything trains.
 
     Raises:
         UsageError: as `build`.
     """
-    build(component, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)))
+    build(component, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)), lr_factor=lr_factor)
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -101,7 +102,10 @@ def _refuse(component: OptimizerComponent) -> None:
         if given != value:
             raise UsageError(f"optimizer.{argument}={given} with {component.target} is refused: {reason}")
     for key in NEEDS_MATRICES.get(target, ()):
-        if component.matrices.get(key) is None:
+        value = component.matrices.get(key)
+        if isinstance(value, int) and value < 1:
+            raise UsageError(f"optimizer.matrices.{key}={value}: it must be above 0.")
+        if value is None:
             raise UsageError(
                 f"{component.name} ({component.target}) is plain Adam without optimizer.matrices.{key}: give it."
             )
@@ -137,13 +141,32 @@ def _defaults(component: Component) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
-def _groups(component: OptimizerComponent, param_groups: Component | None, *, model: nn.Module) -> list[Group]:
+def _groups(
+    component: OptimizerComponent,
+    param_groups: Component | None,
+    *,
+    model: nn.Module,
+    lr_factor: float,
+    beside: OptimizerComponent | None,
+) -> list[Group]:
+    """The groups of all parameters, with this optimizer's values.
+
+    A group may have a key that only the optimizer `beside` knows, as long as it ends up there: `_build` sees to that.
+    """
     if param_groups is None:
         return [Group(name="all", params=[parameter for _, parameter, _ in trainable(model)], own={})]
-    hyperparameters = {**_defaults(component), **component.arguments}
-    bound = Bound(name=component.name, hyperparameters=hyperparameters, decay=component.decay)
+    others = {} if beside is None else {**_defaults(beside), **beside.arguments}
+    bound = Bound(
+        name=component.name if beside is None else f"{component.name} beside {beside.name}",
+        hyperparameters={**others, **_defaults(component), **component.arguments},
+        decay=component.decay,
+        lr_factor=lr_factor,
+    )
     found: list[Group] = build_component(param_groups, group="param_groups", model=model, optimizer=bound)
-    return [replace(group, own=_followed(group.own, hyperparameters, component.follow)) for group in found]
+    groups = [replace(group, own=_followed(group.own, bound.hyperparameters, component.follow)) for group in found]
+    for group in groups:
+        _refuse(replace(component, arguments={**component.arguments, **group.own}))
+    return groups
 
 
 def _followed(own: Mapping[str, Any], values: Mapping[str, Any], follow: Mapping[str, str]) -> dict[str, Any]:
@@ -170,7 +193,12 @@ def _split(groups: Sequence[Group], chosen: Set[int]) -> tuple[list[Group], list
 
 
 def _with_companion(
-    component: Component, groups: Sequence[Group], *, companion: Component, others: Sequence[Group], model: nn.Module
+    component: OptimizerComponent,
+    groups: Sequence[Group],
+    *,
+    companion: OptimizerComponent,
+    others: Sequence[Group],
+    model: nn.Module,
 ) -> torch.optim.Optimizer:
     """Hidden matrices for the optimizer, everything else for its companion."""
     hidden = {id(parameter) for _, parameter, is_hidden in hidden_matrices(model) if is_hidden}
@@ -184,7 +212,7 @@ def _with_companion(
     return Combined([optimizer, _build(companion, rest)]) if rest else optimizer
 
 
-def _build(component: Component, groups: Sequence[Group]) -> torch.optim.Optimizer:
+def _build(component: OptimizerComponent, groups: Sequence[Group]) -> torch.optim.Optimizer:
     # The first parameter of every torch optimizer is the parameters; most call it `params`.
     first = next(iter(signature(component, group="optimizer")), "params")
     plain = len(groups) == 1 and not groups[0].own
@@ -203,4 +231,11 @@ def _build(component: Component, groups: Sequence[Group]) -> torch.optim.Optimiz
     for key in component.arguments:
         if key not in named and key not in optimizer.defaults:  # a class that takes any key and passes it over
             raise unknown("key", key, list(named)[1:], where=f"for {component.target}", prefix="optimizer.")
+    for group in groups:
+        for key in group.own:
+            if key not in optimizer.defaults and key not in component.matrices:
+                raise UsageError(
+                    f"param_groups: {component.target} does not take {key} for a single group ({group.name}).\n"
+                    f"It takes: {', '.join(optimizer.defaults)}."
+                )
     return optimizer

@@ -25,11 +25,13 @@ class Bound:
         name: for people.
         hyperparameters: those of its file, and the defaults of the class for the others.
         decay: what its weight decay means, in the words of its convention; None where it does not say.
+        lr_factor: what `lr_scaling` multiplies every rate by; those in `hyperparameters` are multiplied already.
     """
 
     name: str
     hyperparameters: Mapping[str, Any]
     decay: str | None
+    lr_factor: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ def ordered(*, model: nn.Module, optimizer: Bound, groups: Sequence[Mapping[str,
         where = f"param_groups.groups[{index}]"
         if not isinstance(given, Mapping) or not given.get("match"):
             raise UsageError(f"{where}: give `match`, one of {', '.join(RULES)} or a pattern such as '*.bias'.")
+        _check_patterns(given, model, where=where)
         owns.append(_own({key: value for key, value in given.items() if key != "match"}, optimizer, where=where))
     members: list[list[nn.Parameter]] = [[] for _ in groups]
     rest: list[nn.Parameter] = []
@@ -83,7 +86,9 @@ def ordered(*, model: nn.Module, optimizer: Bound, groups: Sequence[Mapping[str,
 
 
 def mup(*, model: nn.Module, optimizer: Bound, base_width: int, compensate_decay: bool) -> list[Group]:
-    """Rates of muP for Adam and its kin (Yang et al., 2022, table 3): hidden matrices at lr * base_width / fan_in.
+    """Rates of muP for Adam and its kin (Yang et al., 2022): hidden matrices at lr * base_width / fan_in, others at lr.
+
+    The form of the authors' package mup (https://github.com/microsoft/mup).
 
     Where decay is times lr, the shrink of such a matrix, lr * weight_decay, would fall with the width:
     `compensate_decay` multiplies its weight_decay by fan_in / base_width, so that the shrink is that of the base width.
@@ -173,6 +178,25 @@ def _patterns(group: Mapping[str, Any]) -> list[str]:
     return [match] if isinstance(match, str) else [str(pattern) for pattern in match]
 
 
+def _check_patterns(group: Mapping[str, Any], model: nn.Module, *, where: str) -> None:
+    """Each pattern matches something by itself, so that a mistyped one in a list is not passed over."""
+    match = group["match"]
+    for pattern in match if isinstance(match, list) else [match]:
+        if not isinstance(pattern, str):
+            raise UsageError(f"{where}.match={match!r}: expected patterns of names, as in '*.bias'.")
+        if not any(_matches(pattern, found) for found in trainable(model)):
+            names = ", ".join(name for name, _, _ in trainable(model))
+            raise UsageError(
+                f"{where}: {pattern} matches no trainable parameter.\nRules: {', '.join(RULES)}. Parameters: {names}."
+            )
+
+
+def _matches(pattern: str, found: tuple[str, nn.Parameter, nn.Module]) -> bool:
+    name, parameter, module = found
+    rule = RULES.get(pattern)
+    return fnmatch.fnmatchcase(name, pattern) if rule is None else rule(name, parameter, module)
+
+
 def _title(group: Mapping[str, Any]) -> str:
     return ", ".join(_patterns(group))
 
@@ -181,10 +205,8 @@ def _first_match(
     groups: Sequence[Mapping[str, Any]], *, name: str, parameter: nn.Parameter, module: nn.Module
 ) -> int | None:
     for index, group in enumerate(groups):
-        for pattern in _patterns(group):
-            rule = RULES.get(pattern)
-            if fnmatch.fnmatchcase(name, pattern) if rule is None else rule(name, parameter, module):
-                return index
+        if any(_matches(pattern, (name, parameter, module)) for pattern in _patterns(group)):
+            return index
     return None
 
 
@@ -202,9 +224,20 @@ def _own(given: Mapping[str, Any], optimizer: Bound, *, where: str) -> dict[str,
             raise unknown("key", key, (*hyperparameters, *FACTORS), where=f"for {optimizer.name}", prefix=f"{where}.")
         if name in own:
             raise UsageError(f"{where}: {name} is given twice, as a value and as a factor.")
+        base = hyperparameters[name]
+        if _is_number(base) and not _is_number(value):
+            raise UsageError(f"{where}.{key}={value!r}: expected a number.")
         own[name] = tuple(value) if isinstance(value, list) else value
         if key in FACTORS:
-            if not isinstance(hyperparameters[name], (int, float)):
-                raise UsageError(f"{where}.{key}: the optimizer's {name} is {hyperparameters[name]}, no number.")
-            own[name] = value * hyperparameters[name]
+            if not _is_number(base):
+                raise UsageError(f"{where}.{key}: the optimizer's {name} is {base}, no number.")
+            own[name] = value * base
+        elif name == "lr":
+            own[name] = value * optimizer.lr_factor
+        if name == "lr" and own[name] < 0.0:
+            raise UsageError(f"{where}.{key}={value}: a rate is not below 0.")
     return own
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
