@@ -412,6 +412,8 @@ def test_an_interrupted_installation_is_made_up_for_the_next_time(either: Checko
         env=either.environ,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # A job in the background of a script ignores SIGINT, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as running:
         calls = either.folder / "calls"
         wait_for(lambda: calls.exists() and f"{spoiled}\n" in calls.read_text())
