@@ -11,6 +11,7 @@ from typing import Any
 
 from optbench.component import Component
 from optbench.errors import UsageError, unknown
+from optbench.schedule import Schedule
 
 
 def locate(component: Component, *, group: str) -> Callable[..., Any]:
@@ -111,3 +112,16 @@ def build(component: Component, *, group: str, **supplied: Any) -> Any:
     check_arguments(component, group=group, supplied=supplied)
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in component.arguments.items()}
     return locate(component, group=group)(**arguments, **supplied)
+
+
+def build_schedule(component: Component) -> Schedule:
+    """The schedule with its arguments bound.
+
+    Raises:
+        UsageError: it refuses them.
+    """
+    try:
+        schedule: Schedule = build(component, group="schedule")
+    except TypeError as error:  # a null, where the file has a number
+        raise UsageError(f"schedule {component.name!r} refuses {dict(component.arguments)}: {error}.") from error
+    return schedule

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from optbench.component import Capability, Component, OptimizerComponent, component, optimizer_component
-from optbench.components import build as build_component
+from optbench.components import build_schedule
 from optbench.console import console
 from optbench.errors import UsageError, unknown
 from optbench.optim.build import build
@@ -200,14 +200,10 @@ class Declared:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Take it from a config, whatever that says of clipping and parameter groups; a UsageError if it is wrong."""
-        optimizer, schedule = config["optimizer"], component(config["schedule"], group="schedule")
-        try:
-            factor = build_component(schedule, group="schedule")
-        except TypeError as error:  # a null, where the file has a number
-            raise UsageError(f"schedule {schedule.name!r} refuses {schedule.arguments}: {error}.") from error
+        optimizer = config["optimizer"]
         return cls(
             optimizer=optimizer_component(optimizer),
-            schedule=factor,
+            schedule=build_schedule(component(config["schedule"], group="schedule")),
             rule=optimizer.get("rule"),
             departs=tuple(
                 Departure(source=entry["from"], step=entry["step"], because=entry["because"])

@@ -56,11 +56,7 @@ def check(trial: Trial) -> None:
             missing.
     """
     device = resolve_device(trial.hardware)
-    try:
-        schedule = components.build(trial.schedule, group="schedule")
-    except TypeError as error:  # a null, where the file has a number
-        given = dict(trial.schedule.arguments)
-        raise UsageError(f"schedule {trial.schedule.name!r} refuses {given}: {error}.") from error
+    schedule = components.build_schedule(trial.schedule)
     if trial.optimizer.arguments.get("lr", 0.0) is None and any(schedule(i / 64) != 1.0 for i in range(64)):
         raise UsageError(
             f"{trial.optimizer.name} chooses its rate by itself (optimizer.lr is null), and "
@@ -239,7 +235,7 @@ def _memory(
         capabilities = trial.optimizer.capabilities
         if Capability.TRAIN_EVAL in capabilities:
             optimizer.train()  # type: ignore[attr-defined]
-        step_on = Stepper(task, optimizer, capabilities=capabilities, max_grad_norm=trial.max_grad_norm)
+        step_on = Stepper(task.loss, optimizer, capabilities=capabilities, max_grad_norm=trial.max_grad_norm)
 
         def one_more_step() -> None:
             with torch.compiler.set_stance("force_eager"):  # compiled code is not seen tensor by tensor

@@ -53,7 +53,7 @@ def train(
         and lr are those at the end of the block in which that was seen.
     """
     peak_rates = [rate(group) for group in optimizer.param_groups]
-    step_on = Stepper(task, optimizer, capabilities=capabilities, max_grad_norm=max_grad_norm)
+    step_on = Stepper(task.loss, optimizer, capabilities=capabilities, max_grad_norm=max_grad_norm)
     swap = _swapper(optimizer, capabilities)
     batches = task.batches()
     losses: list[Tensor] = []  # of the block under way, on the device
@@ -111,7 +111,7 @@ class Stepper:
     """One optimizer step on a minibatch, in the way that the optimizer needs it.
 
     Args:
-        task: gives the loss.
+        loss: of a minibatch, with a graph behind it.
         optimizer: takes the step.
         capabilities: of the optimizer.
         max_grad_norm: clips the gradient; None does not.
@@ -122,14 +122,14 @@ class Stepper:
 
     def __init__(
         self,
-        task: Task,
+        loss: Callable[[Any], Tensor],
         optimizer: torch.optim.Optimizer,
         *,
         capabilities: Set[Capability],
         max_grad_norm: float | None,
     ) -> None:
         self.num_gradient_evaluations = 0
-        self._task = task
+        self._loss = loss
         self._optimizer = optimizer
         self._max_grad_norm = max_grad_norm
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -160,7 +160,7 @@ class Stepper:
     def _backward(self, batch: Any) -> Tensor:
         self.num_gradient_evaluations += 1
         self._optimizer.zero_grad()
-        loss = self._task.loss(batch)
+        loss = self._loss(batch)
         if self._create_graph:  # not `backward(create_graph=True)`, which warns of the cycle that `__call__` breaks
             gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
             for parameter, gradient in zip(self._parameters, gradients, strict=True):

@@ -6,7 +6,7 @@ import inspect
 import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -136,18 +136,14 @@ class Training:
     def restart(self) -> None:
         """Build the optimizer anew."""
         self.optimizer = build(self._component, self.model)
-        self._step_on = Stepper(self, self.optimizer, capabilities=self._component.capabilities, max_grad_norm=None)
+        self._step_on = Stepper(
+            self.loss, self.optimizer, capabilities=self._component.capabilities, max_grad_norm=None
+        )
         self.swap("train")
 
     def swap(self, mode: str) -> None:
         if Capability.TRAIN_EVAL in self._component.capabilities:
             getattr(self.optimizer, mode)()
-
-    def batches(self) -> Iterator[Any]:
-        raise NotImplementedError
-
-    def evaluate(self) -> dict[str, float]:
-        raise NotImplementedError
 
     def loss(self, batch: slice) -> Tensor:
         return functional.cross_entropy(self.model(self._inputs[batch]).float(), self._labels[batch])

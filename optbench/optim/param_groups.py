@@ -75,11 +75,8 @@ def ordered(*, model: nn.Module, optimizer: Bound, groups: Sequence[Mapping[str,
         (rest if place is None else members[place]).append(parameter)
     for given, params in zip(groups, members, strict=True):
         if not params:
-            names = ", ".join(name for name, _, _ in trainable(model))
-            raise UsageError(
-                f"param_groups: {_title(given)} matches no trainable parameter that no earlier group has.\n"
-                f"Rules: {', '.join(RULES)}. Parameters: {names}."
-            )
+            what = f"param_groups: {_title(given)} matches no trainable parameter that no earlier group has."
+            raise UsageError(f"{what}\n{_choices(model)}")
     found = zip(groups, members, owns, strict=True)
     named = [Group(name=_title(given), params=params, own=own) for given, params, own in found]
     return named + ([Group(name="rest", params=rest, own={})] if rest else [])
@@ -147,7 +144,7 @@ def hidden_matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]
     layers = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     ends = {id(layers[0]), id(layers[-1])} if layers else set()
     for name, parameter, module in trainable(model):
-        yield name, parameter, parameter.ndim == 2 and id(parameter) not in ends and not _is_embedding(module)
+        yield name, parameter, is_matrix(parameter, module) and id(parameter) not in ends
 
 
 def is_matrix(parameter: nn.Parameter, module: nn.Module) -> bool:
@@ -185,10 +182,11 @@ def _check_patterns(group: Mapping[str, Any], model: nn.Module, *, where: str) -
         if not isinstance(pattern, str):
             raise UsageError(f"{where}.match={match!r}: expected patterns of names, as in '*.bias'.")
         if not any(_matches(pattern, found) for found in trainable(model)):
-            names = ", ".join(name for name, _, _ in trainable(model))
-            raise UsageError(
-                f"{where}: {pattern} matches no trainable parameter.\nRules: {', '.join(RULES)}. Parameters: {names}."
-            )
+            raise UsageError(f"{where}: {pattern} matches no trainable parameter.\n{_choices(model)}")
+
+
+def _choices(model: nn.Module) -> str:
+    return f"Rules: {', '.join(RULES)}. Parameters: {', '.join(name for name, _, _ in trainable(model))}."
 
 
 def _matches(pattern: str, found: tuple[str, nn.Parameter, nn.Module]) -> bool:
