@@ -17,6 +17,7 @@ DESCRIPTION = (
     "rule",
     "departs",
     "preset",
+    "search",
 )
 
 

@@ -1,6 +1,7 @@
 """Pages of docs/ that are made from the config files."""
 
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 
 from optbench.catalogue import Entry, entries
 
@@ -66,6 +67,17 @@ def optimizers_page() -> str:
                 ),
             ),
             "",
+            "## What is worth trying",
+            "",
+            "The `search` of each file, with its source there. `sweep=grid` tries seven rates for everyone (for",
+            "`adafactor_transformers`, with `optimizer.relative_step=false`), and of what is besides, those keys that",
+            "`sweep.keys` names; `sweep=random` and `sweep=optuna` draw from all of it. Controls have none.",
+            "",
+            *_table(
+                ("optimizer", "lr", "besides"),
+                (_searched(entry) for entry in plain if entry.config.get("search")),
+            ),
+            "",
             "## Presets",
             "",
             "Published settings of language models, each with its schedule and clipping where the source gives them:",
@@ -94,6 +106,17 @@ def _row(entry: Entry) -> tuple[str, ...]:
         *(conventions.get(name, "") for name in ("momentum", "weight_decay", "eps")),
         ", ".join(entry.capabilities).replace("_", " "),
     )
+
+
+def _searched(entry: Entry) -> tuple[str, ...]:
+    search = entry.config["search"]
+    lowest, *_, highest = search["lr"]["grid"]
+    others = (f"`{key}`" for key in search if key != "lr")
+    return f"`{entry.name}`", f"{_written_out(lowest)} to {_written_out(highest)}", ", ".join(others)
+
+
+def _written_out(value: float) -> str:
+    return f"{Decimal(str(value)):f}"
 
 
 def _link(entry: Entry) -> str:
