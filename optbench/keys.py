@@ -1,4 +1,4 @@
-"""The keys of a config that overrides set: which there are, and what type their values have."""
+"""The keys of a config: which there are, which can be set, and what type their values have."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,14 @@ from optbench.component import DESCRIPTION
 from optbench.errors import UsageError, unknown
 
 DESCRIBING = frozenset(DESCRIPTION) - {"preset"}  # a preset's size chooses its values
+
+
+def select(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a key with dots; None where there is none."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
 
 
 def check_settable(key: str, *, line: str) -> None:
@@ -48,7 +56,13 @@ def unknown_key(config: Mapping[str, Any], key: str, *, line: str) -> UsageError
 
 
 def typed(value: Any, before: Any, *, key: str) -> Any:
-    """The value, if it has the type of the one it replaces; whole numbers become floats where a float was."""
+    """The value, if it has the type of the one it replaces.
+
+    A whole number becomes a float where a float was, and a word a list of one where a list of words was.
+
+    Raises:
+        UsageError: it has another type.
+    """
     if value is None or before is None or (isinstance(value, str) and "${" in value):
         return value
     if isinstance(before, str) and "${" in before:
@@ -60,6 +74,8 @@ def typed(value: Any, before: Any, *, key: str) -> Any:
         return [typed(item, kind, key=key) for item, kind in zip(value, kinds, strict=False)]
     if type(value) is type(before):
         return value
+    if isinstance(value, str) and isinstance(before, list) and before and all(isinstance(item, str) for item in before):
+        return [value]
     raise UsageError(f"{key}={value!r}: expected {_kind(before)} as in {key}={before!r}, got {_kind(value)}.")
 
 

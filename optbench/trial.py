@@ -2,26 +2,29 @@
 
 import hashlib
 import json
+import marshal
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any, Literal, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property, wraps
+from typing import Any, Literal, Self, TypeVar
 
 from optbench.component import Capability, Component, OptimizerComponent, component, optimizer_component
 from optbench.errors import UsageError, unknown
 from optbench.parsing import json_safe, parse, parse_mapping, parse_value
 
+T = TypeVar("T")
 Direction = Literal["min", "max"]
 
 # The parts of a config that make a trial, and those that are about where its results go.
 REQUIRED = ("task", "optimizer", "schedule", "budget", "evaluation", "target", "divergence", "hardware", "seed")
 OPTIONAL = ("data", "param_groups", "max_grad_norm", "lr_scaling")
 PARTS = (*REQUIRED, *OPTIONAL)
-ELSEWHERE = ("logger", "sweep", "results")
+ELSEWHERE = ("logger", "sweep", "results", "executor", "limits", "checkpoint", "n")
 # Parts that are in an id only where they are given: they came later, and a stored result keeps its name.
 OPTIONAL_SINCE = ("param_groups", "max_grad_norm", "lr_scaling")
 CURVE_COLUMNS = ("step", "seconds", "lr", "gradient_evaluations")
+MAX_REMEMBERED = 10_000  # parts of trials: those of a sweep have most of them in common
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +107,13 @@ class Trial:
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits of the SHA-256 of what is asked; equal for equal questions, however spelt."""
-        asked = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "config"}
-        asked["optimizer"] = _asked_of(self.optimizer)
-        asked = {key: value for key, value in asked.items() if value is not None or key not in OPTIONAL_SINCE}
-        if self.data is not None and self.data.arguments.get("sha256"):  # then it is no matter where the data lie
-            asked["data"]["arguments"] = {key: value for key, value in self.data.arguments.items() if key != "path"}
-        canonical = json.dumps(json_safe(asked), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        asked = ((name, getattr(self, name)) for name in _ASKED)
+        canonical = ",".join(
+            f'"{name}":{_canonical(name, value)}'
+            for name, value in asked
+            if value is not None or name not in OPTIONAL_SINCE
+        )
+        return hashlib.sha256(f"{{{canonical}}}".encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:
@@ -139,35 +142,16 @@ class Trial:
         for key in config:
             if key not in (*PARTS, *ELSEWHERE):
                 raise unknown("key", str(key), (*PARTS, *ELSEWHERE))
-        parts = {key: _part(config, key) for key in REQUIRED if key != "seed"}
-        task = dict(parts["task"])
-        num_steps, every_num_steps = task.pop("num_steps", None), task.pop("evaluate_every_num_steps", None)
-        metrics = _metrics(task.pop("metrics", None) or {})
-        budget = parse(Budget, parts["budget"], where="budget")
-        if budget.num_steps is None and budget.seconds is None:
-            budget = parse(Budget, {"num_steps": num_steps, "seconds": None}, where="task")
-        evaluation = dict(parts["evaluation"])
-        if evaluation.get("every_num_steps") is None:
-            evaluation["every_num_steps"] = every_num_steps
-        scaling = _lr_scaling(config.get("lr_scaling") or {})
+        optimizer = _optimizer(_part(config, "optimizer"))
+        common, filled_in = _common({key: config.get(key) for key in _COMMON})
         described = {key: value for key, value in config.items() if key in PARTS and value is not None}
-        if scaling is None:
+        if common["lr_scaling"] is None:
             described.pop("lr_scaling", None)
         trial = cls(
-            task=component(task, group="task"),
-            data=_optional_component(config, "data"),
-            optimizer=optimizer_component(parts["optimizer"]),
-            param_groups=_optional_component(config, "param_groups"),
-            lr_scaling=scaling,
-            max_grad_norm=parse_value(config.get("max_grad_norm"), float | None, where="max_grad_norm"),
-            schedule=component(parts["schedule"], group="schedule"),
-            budget=budget,
-            evaluation=parse(Evaluation, evaluation, where="evaluation"),
-            target=_target(parts["target"], metrics),
-            max_loss=parse(_Divergence, parts["divergence"], where="divergence").max_loss,
-            hardware=parse(Hardware, parts["hardware"], where="hardware"),
+            **common,
+            optimizer=optimizer,
             seed=parse_value(config.get("seed"), int, where="seed"),
-            config={**described, "budget": _plain(budget), "evaluation": evaluation},
+            config={**described, **filled_in},
         )
         trial._check_ranges()
         return trial
@@ -189,6 +173,84 @@ class Trial:
         if self.seed < 0:
             raise UsageError(f"seed={self.seed}: it must be 0 or above.")
         _ = self.lr_factor
+
+
+_ASKED = tuple(sorted(field.name for field in fields(Trial) if field.name != "config"))
+_COMMON = tuple(key for key in PARTS if key not in ("optimizer", "seed"))
+
+
+def _remembering(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """The function, which gives the same object again for plain data that are the same in every digit."""
+    remembered: dict[bytes, T] = {}
+
+    @wraps(function)
+    def remember(data: Any) -> T:
+        try:
+            key = marshal.dumps(data, 2)  # of this version: equal for equal data, whichever objects they share
+        except ValueError:  # not plain
+            return function(data)
+        if key not in remembered:
+            if len(remembered) >= MAX_REMEMBERED:
+                remembered.clear()
+            remembered[key] = function(data)
+        return remembered[key]
+
+    return remember
+
+
+_optimizer = _remembering(optimizer_component)
+
+
+@_remembering
+def _common(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What a trial asks, its optimizer and seed aside; and the parts of the config that the task's advice fills in."""
+    parts = {key: _part(config, key) for key in REQUIRED if key in config}
+    task = dict(parts["task"])
+    num_steps, every_num_steps = task.pop("num_steps", None), task.pop("evaluate_every_num_steps", None)
+    metrics = _metrics(task.pop("metrics", None) or {})
+    budget = parse(Budget, parts["budget"], where="budget")
+    if budget.num_steps is None and budget.seconds is None:
+        budget = parse(Budget, {"num_steps": num_steps, "seconds": None}, where="task")
+    evaluation = dict(parts["evaluation"])
+    if evaluation.get("every_num_steps") is None:
+        evaluation["every_num_steps"] = every_num_steps
+    evaluated = parse(Evaluation, evaluation, where="evaluation")
+    asked = {
+        "task": component(task, group="task"),
+        "data": _optional_component(config, "data"),
+        "param_groups": _optional_component(config, "param_groups"),
+        "lr_scaling": _lr_scaling(config.get("lr_scaling") or {}),
+        "max_grad_norm": parse_value(config.get("max_grad_norm"), float | None, where="max_grad_norm"),
+        "schedule": component(parts["schedule"], group="schedule"),
+        "budget": budget,
+        "evaluation": evaluated,
+        "target": _target(parts["target"], metrics),
+        "max_loss": parse(_Divergence, parts["divergence"], where="divergence").max_loss,
+        "hardware": parse(Hardware, parts["hardware"], where="hardware"),
+    }
+    return asked, {"budget": dict(vars(budget)), "evaluation": dict(vars(evaluated))}
+
+
+_spelt: dict[tuple[str, int], tuple[Any, str]] = {}
+
+
+def _canonical(name: str, value: Any) -> str:
+    """A part of a trial in JSON, in which equal parts are equal."""
+    if not is_dataclass(value):
+        return _dumped(value)
+    key = name, id(value)
+    if key not in _spelt:
+        if len(_spelt) >= MAX_REMEMBERED:
+            _spelt.clear()
+        _spelt[key] = (
+            value,
+            _dumped(_asked_of_part(value, is_data=name == "data")),
+        )  # with the part itself, so that its id stays its own
+    return _spelt[key][1]
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(json_safe(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +283,15 @@ def _lr_scaling(config: Any) -> LrScaling | None:
         if asked.get(key) is None:
             raise UsageError(f"lr_scaling needs both its keys: give lr_scaling.{key}, {allowed}.")
     return parse(LrScaling, asked, where="lr_scaling")
+
+
+def _asked_of_part(part: Any, *, is_data: bool = False) -> dict[str, Any]:
+    if isinstance(part, OptimizerComponent):
+        return _asked_of(part)
+    asked = {field.name: getattr(part, field.name) for field in fields(part)}
+    if is_data and part.arguments.get("sha256"):  # then it is no matter where the data lie
+        asked["arguments"] = {key: value for key, value in part.arguments.items() if key != "path"}
+    return asked
 
 
 def _asked_of(optimizer: OptimizerComponent) -> dict[str, Any]:
@@ -260,9 +331,3 @@ def _target(config: Mapping[str, Any], metrics: Mapping[str, Direction]) -> Targ
     if asked.metric not in metrics:
         raise unknown("metric", asked.metric, metrics, where="for target.metric")
     return Target(metric=asked.metric, value=asked.value, direction=metrics[asked.metric])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (Component, Budget, Evaluation, Target, Hardware, LrScaling)):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    return value

@@ -33,7 +33,7 @@ METHODS = sorted(
     and not name.endswith("__init__")
 )
 ANALYSIS = ["optbench.store", "optbench.stats", "optbench.tables", "optbench.report", "optbench.terminal"]
-HYDRA = {"optbench.cli", "optbench.sweeper"}
+HYDRA = {"optbench.cli", "optbench.compose", "optbench.loading", "optbench.sweeper"}
 
 
 def imports(path: Path) -> set[str]:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from optbench.catalogue import GROUPS, entries
-from optbench.sweeper import Composer
+from optbench.compose import Composer
 from optbench.trial import Trial
 
 CONF = Path(__file__).parent.parent / "conf"

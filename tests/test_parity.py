@@ -12,11 +12,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from optbench.cli import main
+from optbench.compose import Composer
 from optbench.errors import UsageError
 from optbench.optim.rules import RULES
 from optbench.parity import Declared, OfRule, Tape, compare, parity, record
 from optbench.schedule import constant
-from optbench.sweeper import Composer
 
 Configs = Callable[..., list[dict[str, Any]]]
 
@@ -178,7 +178,7 @@ def test_an_optimizer_that_needs_the_loss_has_no_parity(configs: Configs) -> Non
 class Float32Alone(torch.optim.SGD):
     """Refuses to step."""
 
-    def step(self, closure: Any = None) -> None:  # noqa: ARG002
+    def step(self, closure: Any = None) -> None:
         raise TypeError("float32 only")
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from optbench.cli import main
 from optbench.component import DESCRIPTION
+from optbench.compose import Composer
 from optbench.errors import UsageError
 from optbench.store import Store
 from optbench.sweep import carry_out
-from optbench.sweeper import Composer, split_allowed
+from optbench.sweeper import split_allowed
 from optbench.trial import Trial
 
-QUICK = ["task=quadratic", "budget.num_steps=20", "evaluation.every_num_steps=10"]
+QUICK = ["task=quadratic", "budget.num_steps=20", "evaluation.every_num_steps=10", "executor=serial"]
 
 
 def trials(composer: Composer, *overrides: str) -> list[Trial]:
@@ -46,7 +47,7 @@ def test_seeds_that_are_given_take_the_place_of_the_default_ones(composer: Compo
 
 
 def test_an_experiment_brings_its_own_parameters_and_name(composer: Composer) -> None:
-    configs = composer.configs(["experiment=lr_grid", "optimizer=lion,adamw"], one_trial=False)
+    configs = list(composer.configs(["experiment=lr_grid", "optimizer=lion,adamw"], one_trial=False))
     assert len(configs) == 2 * 7 * 3
     assert {config["sweep"]["name"] for config in configs} == {"lr_grid"}
 
@@ -363,7 +364,7 @@ def test_a_sweep_shows_its_own_trials_whatever_others_planned_meanwhile(
     composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = Store.write_plan
-    monkeypatch.setattr(Store, "write_plan", lambda self, *_: original(self, ["0" * 16], ["another command"]))
+    monkeypatch.setattr(Store, "write_plan", lambda self, *_, **__: original(self, [], ["another command"]))
     assert sweep(composer, tmp_path, "optimizer=sgd", "optimizer.lr=10.0", "seed=0") == 1
     assert "1 diverged" in capsys.readouterr().out
 

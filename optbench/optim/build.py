@@ -1,6 +1,5 @@
 """From an optimizer's config to a `torch.optim.Optimizer` that holds every trainable parameter."""
 
-import pkgutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
@@ -11,11 +10,14 @@ from torch import nn
 
 from optbench.component import Component, Limit, OptimizerComponent
 from optbench.components import build as build_component
-from optbench.components import locate, signature
+from optbench.components import locate, resolve, signature
 from optbench.errors import UsageError, unknown
 from optbench.optim.combined import Combined
 from optbench.optim.param_groups import Bound, Group, hidden_matrices, is_matrix, trainable
 from optbench.optim.refused import NEEDS_MATRICES, REFUSED, REFUSED_ARGUMENTS
+
+MAX_SOUND = 10_000
+_sound: set[tuple[Any, str, float]] = set()  # what `check` has built
 
 
 def build(
@@ -70,10 +72,17 @@ def build(
 def check(component: OptimizerComponent, *, lr_factor: float = 1.0) -> None:
     """Build the optimizer over three small layers, so that a mistake shows before anything trains.
 
+    What is the same in every digit is built once, as long as its class is the same.
+
     Raises:
         UsageError: as `build`.
     """
-    build(component, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)), lr_factor=lr_factor)
+    key = locate(component, group="optimizer"), repr(component), lr_factor
+    if key not in _sound:
+        build(component, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)), lr_factor=lr_factor)
+        if len(_sound) >= MAX_SOUND:
+            _sound.clear()
+        _sound.add(key)
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -116,7 +125,7 @@ def _known_as(component: Component, names: Iterable[str]) -> str:
     package = component.target.partition(".")[0]
     target = locate(component, group="optimizer")
     for name in names:
-        if name.startswith(f"{package}.") and pkgutil.resolve_name(name) is target:
+        if name.startswith(f"{package}.") and resolve(name) is target:
             return name
     return component.target
 
