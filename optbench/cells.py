@@ -1,5 +1,6 @@
 """A table's content: in words for people, in numbers for pandas, and the notes that go with it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,7 @@ def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
         found.append(f"Few seeds make intervals too narrow: they hold the true mean {held}, not 95 %.")
     if any(row.failures and row.num_succeeded for row in table):
         found.append("Where trials failed, the means are over the others, and the setting ranks below.")
+    found += _tuning_budgets(table)
     if "device_type" in index:
         devices = sorted({str(device) for device in index["device"].dropna()})
         peaks = {"cuda": "bytes allocated by a trial on the GPU", "cpu": "tensor bytes of a training step"}
@@ -70,6 +72,22 @@ def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
             f"({', '.join(map(str, threads))} thread(s)), as the trials ran. peak: {peak}, data set excluded."
         )
     return found + _low_bit_shares(index) + _warnings(index)
+
+
+def _tuning_budgets(table: Sequence[Row]) -> list[str]:
+    """How many settings of each optimizer were tried: who tries more finds better ones by chance alone."""
+    lines = []
+    for task in dict.fromkeys(row.task for row in table):
+        counts = Counter(row.optimizer for row in table if row.task == task)
+        if len(counts) < 2 or set(counts.values()) == {1}:
+            continue
+        where = f" on {task}" if len({row.task for row in table}) > 1 else ""
+        if len(set(counts.values())) == 1:
+            lines.append(f"Tuning budget{where}: {next(iter(counts.values()))} settings of each optimizer.")
+        else:
+            listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+            lines.append(f"Tuning budgets differ{where}, and more settings find better ones by chance alone: {listed}.")
+    return lines
 
 
 def _low_bit_shares(index: pd.DataFrame) -> list[str]:

@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -21,6 +22,16 @@ class Clock:
         self._stopped_total = 0.0
         self._started: float | None = None
         self._seconds_per_step: list[float] = []
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of a clock that stands still."""
+        return {"seconds": self._stopped_total, "seconds_per_step": list(self._seconds_per_step)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._stopped_total = state["seconds"]
+        self._seconds_per_step = list(state["seconds_per_step"])
 
     def start(self) -> None:
         """Go on counting."""

@@ -8,6 +8,18 @@ class UsageError(Exception):
     """What was given cannot be used; the message says what is allowed and what to do next."""
 
 
+class Interrupted(Exception):  # noqa: N818  it is none
+    """A signal ended what was under way; what had finished is stored.
+
+    Args:
+        exit_code: what the process is to end with.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"interrupted ({exit_code})")
+        self.exit_code = exit_code
+
+
 def unknown(kind: str, given: str, allowed: Iterable[str], *, where: str = "", prefix: str = "") -> UsageError:
     """The error for a name that is not among those allowed, with the nearest one that is.
 

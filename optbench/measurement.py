@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 MAX_CURVE_POINTS = 1000
 
@@ -14,12 +15,22 @@ class Status(StrEnum):
     REACHED_TARGET = "reached_target"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
     CRASHED = "crashed"
+    PRUNED = "pruned"
+    """A search gave it up, for others did better by then. To those who ask for the trial itself it has no result."""
+    PREEMPTED = "preempted"
+    """It was stopped from outside; the same command goes on with it."""
 
     @property
     def succeeded(self) -> bool:
         """Whether the final figures of such a run count as a result."""
         return self in (Status.COMPLETED, Status.REACHED_TARGET)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the trial itself came to a bad end."""
+        return self in (Status.DIVERGED, Status.OUT_OF_MEMORY, Status.TIMED_OUT, Status.CRASHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +52,25 @@ class Measurement:
     gradient_evaluations: int
     metrics: Mapping[str, float]
     status: Status | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one run of a trial found, in JSON's terms.
+
+    Attributes:
+        status: how it ended.
+        summary: figures at the end, by name; a figure that does not exist is None.
+        curve: the measurements in columns.
+        timing: seconds of training, and the median seconds per step.
+        environment: versions, commit and machine.
+    """
+
+    status: Status
+    summary: Mapping[str, Any]
+    curve: Mapping[str, Any]
+    timing: Mapping[str, Any]
+    environment: Mapping[str, Any]
 
 
 def columns(measurements: Sequence[Measurement]) -> dict[str, list[float]]:

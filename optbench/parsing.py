@@ -84,5 +84,14 @@ def json_safe(value: Any) -> Any:
     return value
 
 
+def finite(value: Any) -> Any:
+    """The same value with None for every float that JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _name(option: Any) -> str:
     return "null" if option is type(None) else str(option.__name__)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from optbench import cells, tables
+from optbench.measurement import Status
 from optbench.store import Store
 
 
@@ -29,8 +30,8 @@ class Report:
 
     @property
     def num_failed(self) -> int:
-        """Trials that ended without success."""
-        return sum(count for row in self.rows for count in row.failures.values())
+        """Trials that came to a bad end."""
+        return int(self.index["status"].isin([status.value for status in Status if status.failed]).sum())
 
     @property
     def tasks(self) -> dict[str, list[tables.Row]]:
@@ -78,6 +79,7 @@ class Report:
 def report(store: Store, *, everything: bool = False, ids: Sequence[str] | None = None) -> Report:
     """The report on the trials with these ids, or on those that the last command asked for, or on all."""
     index = store.index()
+    index = index[index["status"] != Status.PREEMPTED].reset_index(drop=True)  # these have no result yet
     plan = None if everything else {"ids": ids} if ids is not None else store.read_plan()
     if plan is None:
         return Report(store=store, index=index, rows=tables.rows(index), num_missing=0)

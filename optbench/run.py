@@ -1,25 +1,25 @@
 """One trial from start to result: build, train, measure; whatever happens, it ends as a row."""
 
 import json
-import math
 import platform
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from optbench import components, memory
+from optbench.checkpoint import Checkpoints, Keeper
 from optbench.clock import Clock
 from optbench.component import Capability, Component, Limit
+from optbench.control import Control
 from optbench.environment import environment
 from optbench.errors import UsageError
-from optbench.measurement import Measurement, Status, columns
+from optbench.measurement import Measurement, Result, Status, columns
 from optbench.optim import build as optim_build
-from optbench.parsing import json_safe
+from optbench.parsing import finite, json_safe
 from optbench.seeding import stream
 from optbench.task import Task
 from optbench.train import Stepper, train
@@ -29,33 +29,18 @@ _loaded_data: dict[str, Any] = {}
 _checked: set[str] = set()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What one run of a trial found, in JSON's terms.
-
-    Attributes:
-        status: how it ended.
-        summary: figures at the end, by name; a figure that does not exist is None.
-        curve: the measurements in columns.
-        timing: seconds of training, and the median seconds per step.
-        environment: versions, commit and machine.
-    """
-
-    status: Status
-    summary: Mapping[str, Any]
-    curve: Mapping[str, Any]
-    timing: Mapping[str, Any]
-    environment: Mapping[str, Any]
-
-
-def check(trial: Trial) -> None:
+def check(trial: Trial, *, is_here: bool = True) -> None:
     """Everything that can be known to be wrong before training: called for each trial before the first one starts.
+
+    Args:
+        trial: to be looked at.
+        is_here: whether it will run on this machine, so that its device has to be here.
 
     Raises:
         UsageError: a target cannot be imported, a hyperparameter is unknown or refused, the data or device are
             missing.
     """
-    device = resolve_device(trial.hardware)
+    device = resolve_device(trial.hardware) if is_here else torch.device("cpu")
     schedule = components.build_schedule(trial.schedule)
     if trial.optimizer.arguments.get("lr", 0.0) is None and any(schedule(i / 64) != 1.0 for i in range(64)):
         raise UsageError(
@@ -87,12 +72,20 @@ def check(trial: Trial) -> None:
         _checked.add(key)
 
 
-def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Result:
+def run(
+    trial: Trial,
+    *,
+    on_measurement: Callable[[Measurement], None],
+    control: Control | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Result:
     """Train one trial; an error in it becomes a result with status `crashed` or `out_of_memory`.
 
     Args:
         trial: what to train.
         on_measurement: called with each measurement while the trial's clock stands still.
+        control: hears how far it is, and may end it.
+        checkpoints: of the trial; it goes on from the last one.
 
     Raises:
         UsageError: the hardware that it asks for is not there.
@@ -100,7 +93,6 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
     """
     device = resolve_device(trial.hardware)
     torch.set_num_threads(trial.hardware.num_threads)
-    torch.manual_seed(stream(trial.seed, "noise"))  # for optimizers that draw random numbers
     clock = Clock(device)
     measurements: list[Measurement] = []
     summary: dict[str, Any] = {}
@@ -109,9 +101,18 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
             if trial.data is not None:
                 _load_data(trial.data, device)
             allocated_before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-            task = _build_task(trial, device)
-            optimizer = _build_optimizer(trial, task)
+            task, optimizer = _build(trial, device)
             groups = optim_build.describe_groups(optimizer)
+            keeper = None
+            if checkpoints is not None:
+                keeper = Keeper(checkpoints, model=task.model, optimizer=optimizer, curve=measurements)
+                try:
+                    keeper.resume()
+                except Exception:  # whatever an optimizer does with its own state: from the beginning, then
+                    checkpoints.delete()
+                    task, optimizer = _build(trial, device)
+                    keeper = Keeper(checkpoints, model=task.model, optimizer=optimizer, curve=measurements)
+            resumed = keeper.resumed if keeper is not None else None
             for measurement in train(
                 task,
                 optimizer,
@@ -123,6 +124,8 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
                 max_loss=trial.max_loss,
                 target=trial.target,
                 clock=clock,
+                control=control,
+                keeper=keeper,
             ):
                 if not measurements:
                     _check_metrics(measurement, trial)
@@ -130,8 +133,11 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
                 on_measurement(measurement)
             status = measurements[-1].status
             assert status is not None, "training ends with a status"
-            summary = _memory(task, optimizer, trial=trial, device=device, allocated_before=allocated_before)
+            if status is not Status.PREEMPTED:
+                summary = _memory(task, optimizer, trial=trial, device=device, allocated_before=allocated_before)
             summary["param_groups"] = groups
+            if resumed is not None:
+                summary["resumed_at_step"] = resumed["step"]
         except (Exception, SystemExit) as error:  # whatever it is, it costs this trial alone
             status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.CRASHED
             summary = {"reason": _text(f"{type(error).__name__}: {error}"), "traceback": _text(traceback.format_exc())}
@@ -139,8 +145,8 @@ def run(trial: Trial, *, on_measurement: Callable[[Measurement], None]) -> Resul
         summary["warnings"] = _text("\n".join(dict.fromkeys(str(warning.message) for warning in warned)))
     return Result(
         status=status,
-        summary=_finite({**_final_figures(measurements, trial), **summary}),
-        curve={name: [_finite(value) for value in column] for name, column in columns(measurements).items()},
+        summary=finite({**_final_figures(measurements, trial), **summary}),
+        curve={name: [finite(value) for value in column] for name, column in columns(measurements).items()},
         timing={"train_seconds": clock.seconds, "step_seconds": clock.step_seconds},
         environment=environment(device),
     )
@@ -160,6 +166,12 @@ def resolve_device(hardware: Hardware) -> torch.device:
     if hardware.device == "cuda" or (hardware.device == "auto" and torch.cuda.is_available()):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def _build(trial: Trial, device: torch.device) -> tuple[Task, torch.optim.Optimizer]:
+    torch.manual_seed(stream(trial.seed, "noise"))  # for optimizers that draw random numbers
+    task = _build_task(trial, device)
+    return task, _build_optimizer(trial, task)
 
 
 def _build_task(trial: Trial, device: torch.device) -> Task:
@@ -205,11 +217,13 @@ def _final_figures(measurements: list[Measurement], trial: Trial) -> dict[str, A
         "seconds": last.seconds,
         "gradient_evaluations": last.gradient_evaluations,
     }
+    names = dict.fromkeys(name for row in measurements for name in row.metrics)
+    if last.status in (Status.PRUNED, Status.PREEMPTED):
+        return {**figures, **dict.fromkeys(names)}
     if last.status is Status.DIVERGED:
         finite = [row for row in measurements[:-1] if "train_loss" in row.metrics]
         figures["diverged_at_step"] = last.step
         figures["last_train_loss_before"] = finite[-1].metrics["train_loss"] if finite else None
-        names = dict.fromkeys(name for row in measurements for name in row.metrics)
         return {**figures, **dict.fromkeys(names)}
     if trial.target is not None and last.status is Status.REACHED_TARGET:
         figures["steps_to_target"] = last.step
@@ -261,11 +275,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _text(text: str) -> str:
     """Text that any file can hold: a message may carry half a character."""
     return text.encode(errors="replace").decode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,122 +1,289 @@
 """A sweep from configs to a table: plan what the store lacks, run it, show all that was asked for."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from optbench.component import component
-from optbench.errors import UsageError, unknown
-from optbench.measurement import Status
+from optbench.component import Component, component
+from optbench.errors import Interrupted, UsageError
+from optbench.execution import Context, Limits
+from optbench.parsing import parse, parse_mapping, parse_value
 from optbench.trial import Trial
 
 if TYPE_CHECKING:
-    from optbench.loggers import Logger
-    from optbench.store import Store
+    from optbench.executors import Executor, Source
+    from optbench.method import Strategy
+    from optbench.search import Study
+
+# What all trials of a sweep have in common: none of it is in an id.
+SHARED = ("results", "sweep", "logger", "executor", "limits", "checkpoint", "n")
 
 
-def carry_out(configs: Sequence[Mapping[str, Any]], *, overrides: Sequence[str], allowed: Sequence[str] = ()) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a sweep is carried out.
+
+    Attributes:
+        results: the folder of all sweeps.
+        name: of this one.
+        rerun: stored results that are to be made again, by their status or as `failed` or `stale`.
+        logger: hears of every trial.
+        executor: runs them.
+        limits: what may be spent.
+        checkpoint_seconds: between two checkpoints of a trial.
+    """
+
+    results: Path
+    name: str
+    rerun: Sequence[str]
+    logger: Component
+    executor: Component
+    limits: Limits
+    checkpoint_seconds: float | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """Those that a composed config has.
+
+        Raises:
+            UsageError: one is missing or of the wrong type.
+        """
+        parts = {key: config.get(key) for key in SHARED}
+        for key, value in parts.items():
+            if value is None and key != "n":
+                raise UsageError(f"{key} is missing: a sweep needs it.")
+        if not isinstance(parts["results"], str):
+            raise UsageError(f"results={parts['results']!r}: a folder is needed, such as results=results.")
+        sweep = parse_mapping(parts["sweep"], where="sweep")
+        name, rerun = sweep.get("name"), sweep.get("rerun")
+        if not isinstance(name, str):
+            raise UsageError(f"sweep.name={name!r}: a plain folder name is needed, such as sweep.name=default.")
+        checkpoint = parse_mapping(parts["checkpoint"], where="checkpoint")
+        every_seconds = parse_value(checkpoint.get("every_seconds"), float | None, where="checkpoint.every_seconds")
+        limits = parse(Limits, parse_mapping(parts["limits"], where="limits"), where="limits")
+        for key, value in (*vars(limits).items(), ("every_seconds", every_seconds)):
+            if value is not None and not (value > 0 or (key == "grace_seconds" and value == 0)):
+                where = "checkpoint" if key == "every_seconds" else "limits"
+                raise UsageError(f"{where}.{key}={value:g}: it must be above 0.")
+        return cls(
+            results=Path(parts["results"]),
+            name=name,
+            rerun=[rerun] if isinstance(rerun, str) else list(rerun or []),
+            logger=component(parse_mapping(parts["logger"], where="logger"), group="logger"),
+            executor=component(parse_mapping(parts["executor"], where="executor"), group="executor"),
+            limits=limits,
+            checkpoint_seconds=every_seconds,
+        )
+
+    def context(self, trials: Iterable[Trial], *, allowed: Sequence[str]) -> Context:
+        """All that a worker needs besides the trials."""
+        hardware = dict.fromkeys(trial.hardware for trial in trials)
+        return Context(
+            results=str(self.results.resolve()),
+            sweep=self.name,
+            logger=self.logger,
+            allowed=tuple(allowed),
+            limits=self.limits,
+            checkpoint_seconds=self.checkpoint_seconds,
+            hardware=tuple(hardware),
+        )
+
+
+def carry_out(
+    configs: Iterable[Mapping[str, Any]],
+    *,
+    overrides: Sequence[str],
+    command: Sequence[str] = (),
+    allowed: Sequence[str] = (),
+) -> int:
     """Run the trials that these configs ask for and the store lacks, then show the table.
 
     Args:
         configs: composed and resolved, one for each combination of values.
         overrides: what they were composed from, to be noted in the store.
+        command: what was typed after `optbench`, to be noted too.
         allowed: packages that the command line allows configs to call, besides those of the catalogue.
 
     Returns:
-        How many of the trials asked for have failed, in this run or in an earlier one.
+        How many of the trials asked for have failed, in this run or in an earlier one, or have no result.
 
     Raises:
         UsageError: a config is wrong, and nothing has been trained; or the store cannot be written to.
+        Interrupted: a signal ended the sweep; what had finished is stored.
     """
-    trials = list({trial.id: trial for trial in map(Trial.from_config, configs)}.values())
-    if not trials:
+    from optbench import plan as planning
+    from optbench.executors import Listed
+    from optbench.live import announce
+
+    configs = iter(configs)
+    first = next(configs, None)
+    if first is None:
         raise UsageError("the overrides make no trial: a list of values is empty.")
-    shared = {key: _shared(configs, key) for key in ("results", "sweep", "logger")}
-    if not isinstance(shared["results"], str):
-        raise UsageError(f"results={shared['results']!r}: a folder is needed, such as results=results.")
-    name, rerun = shared["sweep"].get("name"), _statuses(shared["sweep"].get("rerun"))
-    if not isinstance(name, str):
-        raise UsageError(f"sweep.name={name!r}: a plain folder name is needed, such as sweep.name=default.")
+    with _Sweep(first, allowed=allowed) as sweep:
+        trials = (Trial.from_config(same(config, first)) for config in itertools.chain([first], configs))
+        made = planning.make(trials, store=sweep.store, rerun=sweep.settings.rerun, runs_here=sweep.executor.runs_here)
+        sweep.check([job.trial for job in made.jobs])
+        sweep.note(made.trials, overrides=overrides, command=command)
+        announce(made)
+        sweep.execute(Listed(made.jobs))
+        return sweep.show(made.trials)
 
-    # Only now, when the configs are known to be sound, is it worth the time to import pandas.
-    from optbench import terminal
+
+def search(
+    studies: Sequence["Study"],
+    strategy: "Strategy",
+    *,
+    overrides: Sequence[str],
+    command: Sequence[str] = (),
+    allowed: Sequence[str] = (),
+) -> int:
+    """Run trials of these studies, chosen by what earlier ones gave or until their time is over, then show the table.
+
+    Args:
+        studies: what is searched.
+        strategy: how, and with which budget.
+        overrides: what they were composed from, to be noted in the store.
+        command: what was typed after `optbench`, to be noted too.
+        allowed: packages that the command line allows configs to call, besides those of the catalogue.
+
+    Returns:
+        How many of the trials have failed, in this run or in an earlier one, or have no result.
+
+    Raises:
+        UsageError: a config is wrong, and nothing has been trained; or the store cannot be written to.
+        Interrupted: a signal ended the sweep; what had finished is stored.
+    """
+    from optbench import plan as planning
     from optbench.console import warn
-    from optbench.store import Store
+    from optbench.exploration import TuningBudget
+    from optbench.live import announce_search, show_found
+    from optbench.tuning import TuningSource
 
-    store = Store(Path(shared["results"]), name)
-    index = store.index()
-    for path in store.quarantined:
-        warn(f"{path}: did not hold what was written; set aside, and planned again.")
-    stored = dict(zip(index["id"], index["status"], strict=True))
-    todo = [trial for trial in trials if stored.get(trial.id) in (None, *rerun)]
-    logger = _prepare(todo, logger=shared["logger"], allowed=allowed) if todo else None
-    try:
-        for trial in todo:
-            if trial.id in stored:
-                store.supersede(trial.id)
-        store.write_plan([trial.id for trial in trials], overrides)
-        progress = terminal.Progress(
-            todo, num_stored=len(trials) - len(todo), num_merged=len(configs) - len(trials), store=store
+    configs = [study.configs({})[0] for study in studies]
+    with _Sweep(configs[0], allowed=allowed) as sweep:
+        for config in configs:
+            same(config, configs[0])
+        again = planning.to_run_again(sweep.settings.rerun, runs_here=sweep.executor.runs_here)
+        source = TuningSource(
+            studies,
+            store=sweep.store,
+            budget=TuningBudget(num_settings=strategy.num_settings, seconds=strategy.seconds),
+            method="optuna" if strategy.method == "optuna" else "random",
+            seed=strategy.seed,
+            rerun=[trial_id for trial_id, found in sweep.store.statuses().items() if again(found)],
+            message=warn,
         )
-        if logger is not None:
-            _run(todo, store=store, logger=logger, progress=progress)
-        return terminal.show_trials(store, [trial.id for trial in trials])
-    except OSError as error:
-        raise UsageError(
-            f"{store.folder} cannot be written to: {error}.\n"
-            "What was stored before is kept. Make room, or choose another place with results=<folder>: the same "
-            "command then runs what is missing."
-        ) from error
+        sweep.check(source.examples)
+        sweep.note(source.trials, overrides=overrides, command=command)
+        announce_search(sweep.store, source)
+        sweep.execute(source)
+        sweep.note(source.trials, overrides=overrides, command=command)
+        show_found(source.found)
+        return sweep.show(source.trials)
 
 
-def _prepare(trials: Sequence[Trial], *, logger: Mapping[str, Any], allowed: Sequence[str]) -> "Logger":
-    """Check every trial, so that a mistake in the last one shows before the first one trains."""
-    from optbench import advice, allowlist, components
-    from optbench.console import warn
-    from optbench.run import check
+def show_plan(configs: Iterable[Mapping[str, Any]], **options: Any) -> int:
+    """As `optbench.overview.show_plan`, which takes its time to be imported: a mistake need not wait for it."""
+    from optbench import overview
 
-    tracker = component(logger, group="logger")
-    parts = {part.target: (group, part) for trial in trials for group, part in allowlist.components_of(trial)}
-    parts[tracker.target] = ("logger", tracker)
-    allowlist.check_names(parts.values(), allowed=allowed)
-    allowlist.check_targets(parts.values(), allowed=allowed)
-    for trial in trials:
-        check(trial)
-    for sentence in dict.fromkeys(sentence for trial in trials for sentence in advice.against(trial)):
-        warn(sentence)
-    built: Logger = components.build(tracker, group="logger")
+    return overview.show_plan(configs, **options)
+
+
+class _Sweep:
+    """What is there while a sweep is carried out: settings, store and executor.
+
+    Args:
+        config: of one of its trials.
+        allowed: packages that the command line allows configs to call.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, allowed: Sequence[str]) -> None:
+        from optbench.signals import Signals
+        from optbench.store import Store
+
+        self.settings = Settings.from_config(config)
+        self.store = Store(self.settings.results, self.settings.name)
+        self.executor = _executor(self.settings, allowed=allowed)
+        self._allowed = allowed
+        self._first = Trial.from_config(config)
+        self._context = self.settings.context([self._first], allowed=allowed)
+        self._signals = Signals(seconds=self.settings.limits.sweep_seconds)
+
+    def __enter__(self) -> Self:
+        if self.store.modified_ns(self._first.id) is None:  # most likely there is something to run
+            self.executor.prepare(self._context)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.executor.close()
+        if isinstance(error, OSError):
+            raise UsageError(
+                f"{self.store.folder} cannot be written to: {error}.\n"
+                "What was stored before is kept. Make room, or choose another place with results=<folder>: the same "
+                "command then runs what is missing."
+            ) from error
+
+    def note(self, trials: Sequence[Trial], *, overrides: Sequence[str], command: Sequence[str]) -> None:
+        """Note in the store what is asked for."""
+        self.store.write_plan(trials, overrides, command=list(command), runs_here=self.executor.runs_here)
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        """Look at the trials before any of them is run.
+
+        Raises:
+            UsageError: nothing has been trained.
+        """
+        from optbench.console import warn
+
+        for path in self.store.quarantined:
+            warn(f"{path}: did not hold what was written; set aside, and planned again.")
+        if trials:
+            self._context = self.settings.context(trials, allowed=self._allowed)
+            for sentence in self.executor.check(trials, self._context):
+                warn(sentence)
+
+    def execute(self, source: "Source") -> None:
+        """Run what the source gives, until it is exhausted or a signal or the time of the sweep ends it."""
+        from optbench.live import Progress
+
+        if source.is_exhausted:
+            return
+        num_slots = self.executor.num_slots(self._context)
+        with self._signals, Progress(num_trials=source.num_trials, num_slots=num_slots) as progress:
+            self.executor.execute(source, context=self._context, observer=progress, interruption=self._signals)
+
+    def show(self, trials: Sequence[Trial]) -> int:
+        """Show the table; returns how many trials have failed or have no result.
+
+        Raises:
+            Interrupted: a signal had ended the sweep.
+        """
+        from optbench import terminal  # pandas takes its time
+
+        found = terminal.show_trials(self.store, [trial.id for trial in trials])
+        if self._signals.exit_code is not None:
+            raise Interrupted(self._signals.exit_code)
+        return found.num_failed + found.num_missing
+
+
+def _executor(settings: Settings, *, allowed: Sequence[str]) -> "Executor":
+    from optbench import allowlist, components
+
+    part = [("executor", settings.executor)]
+    allowlist.check_names(part, allowed=allowed)
+    allowlist.check_targets(part, allowed=allowed)
+    built: Executor = components.build(settings.executor, group="executor")
     return built
 
 
-def _run(trials: Sequence[Trial], *, store: "Store", logger: "Logger", progress: Any) -> None:
-    from optbench.console import warn
-    from optbench.executors import serial
-
-    with progress:
-        serial.execute(
-            trials,
-            store=store,
-            logger=logger,
-            on_start=progress.start,
-            on_measurement=progress.measured,
-            on_result=progress.finished,
-            on_logger_failure=lambda reason: warn(f"the logger has failed and this trial goes on without it: {reason}"),
-        )
-
-
-def _shared(configs: Sequence[Mapping[str, Any]], key: str) -> Any:
-    """A part of the config that all trials of a sweep have in common."""
-    first = configs[0].get(key)
-    if first is None:
-        raise UsageError(f"{key} is missing: a sweep needs it.")
-    if any(config.get(key) != first for config in configs):
-        raise UsageError(f"{key}: one sweep has one value for it, and these overrides give it several.")
-    return first
-
-
-def _statuses(rerun: Any) -> list[Status]:
-    names = [rerun] if isinstance(rerun, str) else list(rerun or [])
-    for name in names:
-        if name not in list(Status):
-            raise unknown("status", str(name), [status.value for status in Status], where="for sweep.rerun")
-    return [Status(name) for name in names]
+def same(config: Mapping[str, Any], first: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config, if it has in common with the first what the trials of a sweep share."""
+    for key in SHARED:
+        if config.get(key) is not first.get(key) and config.get(key) != first.get(key):
+            raise UsageError(f"{key}: one sweep has one value for it, and these overrides give it several.")
+    return config

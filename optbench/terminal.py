@@ -2,11 +2,8 @@
 
 import io
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pandas as pd
 from rich import box
@@ -14,106 +11,20 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement as Width
-from rich.progress import (
-    BarColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
 from optbench import cells
 from optbench.console import console, warn
-from optbench.measurement import Measurement, Status
 from optbench.report import Report, report
 from optbench.store import Store
-from optbench.trial import Trial
-
-SECONDS_BETWEEN_LINES = 30.0
 
 
-class Progress:
-    """The progress of a sweep: a live bar with the time left, or plain lines where the output is no terminal.
-
-    Args:
-        trials: those to run.
-        num_stored: those that are in the store already.
-        num_merged: overrides that spelt a trial once more.
-        store: where results go.
-    """
-
-    def __init__(self, trials: Sequence[Trial], *, num_stored: int, num_merged: int, store: Store) -> None:
-        self._console = console()
-        self._num_trials = len(trials)
-        self._num_done = 0
-        self._last_line = time.monotonic()
-        self._started = time.monotonic()
-        stored = f", {num_stored} stored already" if num_stored else ""
-        merged = f", {num_merged} duplicate{'s' * (num_merged > 1)} merged" if num_merged else ""
-        what = f"{len(trials)} trial{'s' * (len(trials) > 1)} to run" if trials else "nothing to run"
-        self._console.print(f"{store.folder}: {what}{stored}{merged}.", soft_wrap=True)
-        self._bar = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[done]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal or not trials,
-        )
-        self._task = self._bar.add_task("", total=max(len(trials), 1), done=f"0/{len(trials)}")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def start(self, trial: Trial) -> None:
-        """A trial begins."""
-        self._bar.update(self._task, description=escape(trial.title))
-
-    def measured(self, trial: Trial, measurement: Measurement) -> None:
-        """A trial has measured: the bar moves by the part of its budget that is spent."""
-        by_steps = measurement.step / trial.budget.num_steps if trial.budget.num_steps else 0.0
-        by_seconds = measurement.seconds / trial.budget.seconds if trial.budget.seconds else 0.0
-        part = min(max(by_steps, by_seconds), 1.0)
-        self._bar.update(self._task, completed=self._num_done + part)
-        if not self._console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._line(f"{trial.title}: step {measurement.step}", self._num_done + part)
-
-    def finished(self, trial: Trial, status: Status, reason: str | None) -> None:
-        """A trial has ended and is stored."""
-        self._num_done += 1
-        self._bar.update(self._task, completed=self._num_done, done=f"{self._num_done}/{self._num_trials}")
-        if not status.succeeded:
-            why = f": {reason.splitlines()[0]}" if reason else ""
-            self._console.print(f"[red]{status}[/] {escape(trial.title)}{escape(why)}", soft_wrap=True)
-        if not self._console.is_terminal:
-            self._line(f"{trial.title}: {status}", self._num_done)
-
-    def _line(self, text: str, completed: float) -> None:
-        self._last_line = time.monotonic()
-        left = (self._last_line - self._started) / completed * (self._num_trials - completed) if completed else 0.0
-        self._console.print(
-            f"[{self._num_done}/{self._num_trials}] {escape(text)}, {left:.0f} s left".replace("[", "\\[", 1)
-        )
-
-
-def show_trials(store: Store, ids: Sequence[str]) -> int:
-    """Show and write the table of these trials; returns how many of them failed."""
+def show_trials(store: Store, ids: Sequence[str]) -> Report:
+    """Show and write the table of these trials."""
     found = report(store, ids=ids)
     show(found)
-    return found.num_failed
+    return found
 
 
 def show(found: Report, *, svg: Path | None = None) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optbench.checkpoint import Keeper, restore_random
 from optbench.clock import Clock
 from optbench.component import Capability
+from optbench.control import Control
 from optbench.measurement import Measurement, Status
 from optbench.schedule import Schedule
 from optbench.task import Task
@@ -30,6 +32,8 @@ def train(
     max_loss: float,
     target: Target | None,
     clock: Clock,
+    control: Control | None = None,
+    keeper: Keeper | None = None,
 ) -> Iterator[Measurement]:
     """Train the task's model in place, and yield what is measured on the way.
 
@@ -46,9 +50,12 @@ def train(
         max_loss: a training or test loss above it, or not finite, is divergence.
         target: ends the training at the first measurement that meets it.
         clock: counts the seconds of training.
+        control: hears how far the loop is, and may end it.
+        keeper: keeps checkpoints, between two steps, when one is due and before a preemption; and says where to go on.
 
     Yields:
-        A measurement at step 0, one after every `every_num_steps` steps, and a last one that has a status. After a
+        A measurement at step 0, one after every `every_num_steps` steps, and a last one that has a status. One that
+        ends the loop from outside has no metrics. After a
         divergence the last one is of the first step whose loss was bad, with that loss and no test metrics; its seconds
         and lr are those at the end of the block in which that was seen.
     """
@@ -60,6 +67,7 @@ def train(
     fetched: list[float] = []  # since the last measurement
     step = 0
     status = None
+    control = control or Control()
 
     def measured(metrics: dict[str, float], *, at: int, status: Status | None = None) -> Measurement:
         return Measurement(
@@ -71,9 +79,32 @@ def train(
             status=status,
         )
 
-    set_rates(optimizer, peak_rates, factor=schedule(0.0))
-    yield measured(_evaluated(task), at=0)
+    if keeper is None or keeper.resumed is None:
+        set_rates(optimizer, peak_rates, factor=schedule(0.0))
+        yield measured(_evaluated(task), at=0)
+    else:
+        before = keeper.resumed
+        step, fetched, peak_rates = before["step"], list(before["fetched"]), before["peak_rates"]
+        step_on.num_gradient_evaluations = before["gradient_evaluations"]
+        clock.restore(before["clock"])
+        control.step = step
+        for _ in range(step):  # the stream is the same from the seed, and is gone through again
+            next(batches)
+        restore_random(before)
     while status is None:
+        if step and keeper is not None and (keeper.is_due or control.stop is Status.PREEMPTED):
+            keeper.save(
+                {
+                    "step": step,
+                    "fetched": fetched,
+                    "peak_rates": peak_rates,
+                    "gradient_evaluations": step_on.num_gradient_evaluations,
+                    "clock": clock.state,
+                }
+            )
+        if control.stop is not None:
+            yield measured({}, at=step, status=control.stop)
+            return
         swap("train")
         clock.start()
         block_start = step
@@ -82,9 +113,13 @@ def train(
             set_rates(optimizer, peak_rates, factor=schedule(progress))
             losses.append(step_on(next(batches)))
             step += 1
+            control.step = step
+            if control.stop is not None:
+                break
         block = torch.stack(losses).tolist()
         clock.stop(num_steps=step - block_start)
         losses.clear()
+        control.loss = block[-1]
 
         for index, value in enumerate(block, start=block_start + 1):
             if not value <= max_loss:

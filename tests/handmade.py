@@ -4,8 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from optbench.measurement import Status
-from optbench.run import Result
+from optbench.measurement import Result, Status
 from optbench.trial import Trial
 
 CONFIG: dict[str, Any] = {

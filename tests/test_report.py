@@ -43,7 +43,7 @@ def rows_of(markdown: str) -> list[list[str]]:
 
 def test_a_report_is_about_the_last_command_and_everything_only_when_asked(store: Store) -> None:
     publish(store, {"optimizer.name": "adamw"}, {"optimizer.name": "lion"})
-    store.write_plan([trial({"optimizer.name": "lion"}).id], ["optimizer=lion"])
+    store.write_plan([trial({"optimizer.name": "lion"})], ["optimizer=lion"])
     assert [row.optimizer for row in report(store).rows] == ["lion"]
     assert [row.optimizer for row in report(store, everything=True).rows] == ["adamw", "lion"]
 
@@ -56,16 +56,17 @@ def test_without_a_plan_a_report_is_about_everything(store: Store) -> None:
 
 def test_tasks_come_in_the_order_of_the_plan(store: Store) -> None:
     names = ["c", "a", "b"]
-    ids = publish(store, *({"task.name": name} for name in names))
-    store.write_plan(ids, [])
+    trials = [trial({"task.name": name}) for name in names]
+    publish(store, *({"task.name": name} for name in names))
+    store.write_plan(trials, [])
     assert list(report(store).tasks) == names
-    store.write_plan(ids[::-1], [])
+    store.write_plan(trials[::-1], [])
     assert list(report(store).tasks) == names[::-1]
 
 
 def test_trials_that_are_missing_are_said(store: Store) -> None:
-    ids = publish(store, {"seed": 0})
-    store.write_plan([*ids, trial({"seed": 1}).id, trial({"seed": 2}).id], ["seed=range(3)"])
+    publish(store, {"seed": 0})
+    store.write_plan([trial({"seed": seed}) for seed in range(3)], ["seed=range(3)"])
     found = report(store)
     assert found.num_missing == 2
     assert "2 planned trial(s) have no result yet: run the same command again." in found.failures()
@@ -76,14 +77,14 @@ def test_trials_that_are_missing_are_said(store: Store) -> None:
 
 def test_a_damaged_trial_is_missing(store: Store) -> None:
     ids = publish(store, {"seed": 0}, {"seed": 1})
-    store.write_plan(ids, [])
+    store.write_plan([trial({"seed": 0}), trial({"seed": 1})], [])
     store.path(ids[0]).write_bytes(b"")
     assert report(store).num_missing == 1
     assert len(store.quarantined) == 1
 
 
 def test_a_report_before_the_first_result_is_empty_and_can_be_written(store: Store) -> None:
-    store.write_plan([trial().id], [])
+    store.write_plan([trial()], [])
     found = report(store)
     assert (found.rows, found.tasks, found.num_missing, found.num_failed) == ([], {}, 1, 0)
     markdown, _ = found.write()
@@ -131,7 +132,8 @@ def test_the_table_is_written_beside_the_results(store: Store) -> None:
 def test_writing_again_replaces_the_files(store: Store) -> None:
     publish(store, {"optimizer.name": "lion"})
     report(store).write()
-    store.write_plan(publish(store, {"optimizer.name": "adamw"}), [])
+    publish(store, {"optimizer.name": "adamw"})
+    store.write_plan([trial({"optimizer.name": "adamw"})], [])
     markdown, csv = report(store).write()
     assert "lion" not in markdown.read_text() + csv.read_text()
     assert not list((store.folder / "tmp").iterdir())

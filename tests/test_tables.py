@@ -466,3 +466,23 @@ def test_the_notes_say_where_the_times_come_from(make_index: MakeIndex) -> None:
 
 def test_failures_are_explained(make_index: MakeIndex) -> None:
     assert "the means are over the others" in notes(make_index, seeds({}, 1.0, DIVERGED))
+
+
+def test_an_equal_tuning_budget_is_stated(make_index: MakeIndex) -> None:
+    trials = [
+        *seeds(ADAMW, 1.0),
+        *seeds({**ADAMW, "optimizer.lr": 0.01}, 1.1),
+        *seeds(LION, 2.0),
+        *seeds({**LION, "optimizer.lr": 0.01}, 2.0),
+    ]
+    assert "Tuning budget: 2 settings of each optimizer." in notes(make_index, trials)
+
+
+def test_an_unequal_tuning_budget_is_stated_with_what_follows(make_index: MakeIndex) -> None:
+    found = notes(make_index, [*seeds(ADAMW, 1.0), *seeds({**ADAMW, "optimizer.lr": 0.01}, 1.1), *seeds(LION, 2.0)])
+    assert "Tuning budgets differ" in found
+    assert "adamw 2, lion 1" in found
+
+
+def test_one_setting_of_each_optimizer_is_no_tuning(make_index: MakeIndex) -> None:
+    assert "uning" not in notes(make_index, [*seeds(ADAMW, 1.0), *seeds(LION, 2.0)])

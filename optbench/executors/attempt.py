@@ -1,0 +1,115 @@
+"""One attempt at a trial: under a lease, unless it is stored by now, with its result stored at the end."""
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from optbench import lease
+from optbench.allowlist import check_names, check_targets, components_of
+from optbench.checkpoint import Checkpoints
+from optbench.control import Control
+from optbench.environment import environment
+from optbench.errors import UsageError
+from optbench.execution import Context, Event, Finished, Held, Job, Measured, Message, Refused, Started
+from optbench.executors.printing import printing_to
+from optbench.loggers import Logger, Tolerant
+from optbench.measurement import Measurement, Status
+from optbench.run import resolve_device, run
+from optbench.store import Store
+from optbench.trial import Trial
+
+
+def attempt(
+    job: Job,
+    *,
+    context: Context,
+    store: Store,
+    logger: Logger,
+    control: Control,
+    report: Callable[[Event], None],
+    log: Path | None = None,
+) -> None:
+    """Run a trial and store its result, unless another process is at it or has stored it.
+
+    Args:
+        job: the trial.
+        context: of the sweep.
+        store: where the result goes.
+        logger: hears of the trial; its failure costs the tracking alone.
+        control: tells how far the trial is, and may end it.
+        report: takes what happens; the last event is `Finished`, `Held` or `Refused`.
+        log: where to keep what is printed meanwhile, on file descriptors 1 and 2; None leaves them alone.
+
+    Raises:
+        KeyboardInterrupt: passed on; an interrupted trial is no result.
+    """
+    trial = job.trial
+    try:
+        check_names(components_of(trial), allowed=context.allowed)
+        check_targets(components_of(trial), allowed=context.allowed)
+        taken = lease.take(store.folder, trial.id)
+        if taken is None:
+            report(Held(trial_id=trial.id))
+            return
+        try:
+            stored = store.modified_ns(trial.id)
+            if stored is not None and stored != job.replaces and (record := store.read(trial.id)) is not None:
+                report(_finished(trial, Status(record["status"]), record, was_stored=True))
+                return
+            with nullcontext() if log is None else printing_to(log):  # under the lease: the file is ours
+                done = _run(job, context=context, store=store, logger=logger, control=control, report=report)
+                if log is not None and (trace := done.summary.get("traceback")):
+                    print(trace, file=sys.stderr)
+            printed = log is not None and log.exists()
+            report(replace(done, log=str(log) if printed else None))
+        finally:
+            taken.release()
+    except UsageError as error:
+        report(Refused(text=str(error)))
+    except OSError as error:
+        report(Refused(text=str(error), is_store=True))
+
+
+def _run(
+    job: Job,
+    *,
+    context: Context,
+    store: Store,
+    logger: Logger,
+    control: Control,
+    report: Callable[[Event], None],
+) -> Finished:
+    trial = job.trial
+    report(Started(trial_id=trial.id, environment=environment(resolve_device(trial.hardware))))
+    tracked = Tolerant(
+        logger,
+        on_failure=lambda reason: report(
+            Message(text=f"the logger has failed and this trial goes on without it: {reason}")
+        ),
+    )
+    tracked.start(trial, sweep=store.sweep)
+    checkpoints = Checkpoints(store.folder, trial, every_seconds=context.checkpoint_seconds)
+
+    def measured(measurement: Measurement) -> None:
+        tracked.log(measurement)
+        report(Measured(trial_id=trial.id, measurement=measurement))
+
+    result = run(trial, on_measurement=measured, control=control, checkpoints=checkpoints)
+    store.publish(trial, result, replaces=job.replaces)
+    if result.status is not Status.PREEMPTED:
+        checkpoints.delete()
+    tracked.finish(result.summary, succeeded=result.status.succeeded)
+    return _finished(trial, result.status, {"summary": result.summary, "timing": result.timing})
+
+
+def _finished(trial: Trial, status: Status, record: Mapping[str, Any], *, was_stored: bool = False) -> Finished:
+    return Finished(
+        trial_id=trial.id,
+        status=status,
+        summary=record["summary"],
+        timing=record["timing"],
+        was_stored=was_stored,
+    )

@@ -1,0 +1,30 @@
+"""What this machine has to run trials on; asked without torch, which takes its time and the GPU's memory."""
+
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+
+def gpus() -> list[str]:
+    """The GPUs that may be used, as `CUDA_VISIBLE_DEVICES` names them."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    with suppress(OSError, subprocess.TimeoutExpired):
+        asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+        if answer.returncode == 0:
+            return answer.stdout.split()
+    return []
+
+
+def num_cores() -> int:
+    """The cores that this process may use: a container's quota and an affinity mask count."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
