@@ -1,7 +1,8 @@
-"""The command line: `run`, `sweep`, `parity`, `report`, `list`.
+"""The command line: `run`, `sweep`, `plan`, `status`, `parity`, `report`, `list`.
 
-`run` and `sweep` take overrides in Hydra's grammar and Hydra's own options (`--cfg job`, `--config-dir`, `--help`, tab
-completion); without a verb the command is a plain Hydra application, so `optbench -m key=value,value` is a sweep too.
+`run`, `sweep` and `plan` take overrides in Hydra's grammar and Hydra's own options (`--cfg job`, `--config-dir`,
+`--help`, tab completion); without a verb the command is a plain Hydra application, so `optbench -m key=value,value` is
+a sweep too.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 from string import Template
 
 from optbench import __version__
-from optbench.errors import UsageError, unknown
+from optbench.errors import Interrupted, UsageError, unknown
 
 EXIT_FAILED_TRIALS = 11
 EXIT_USAGE = 2
@@ -32,25 +33,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt) as error:
         print(
             "optbench: interrupted; what had finished is stored, the same command runs the rest.",
             file=sys.stderr,
         )
-        code = EXIT_INTERRUPTED
+        code = error.exit_code if isinstance(error, Interrupted) else EXIT_INTERRUPTED
     sys.exit(code)
 
 
 def _dispatch(arguments: list[str]) -> int:
     verbs: Mapping[str, Callable[[list[str]], int]] = {
-        "run": lambda rest: _hydra(rest, multirun=False),
-        "sweep": lambda rest: _hydra(rest, multirun=True),
+        "run": lambda rest: _hydra(rest, verb="run"),
+        "sweep": lambda rest: _hydra(rest, verb="sweep", multirun=True),
+        "plan": lambda rest: _hydra(rest, verb="plan", multirun=True),
+        "status": _status,
         "parity": _parity,
         "report": _report,
         "list": _list,
     }
     if not arguments:
-        return _hydra(["--help"], multirun=False)
+        return _hydra(["--help"])
     first, *rest = arguments
     if first in verbs:
         return verbs[first](rest)
@@ -58,16 +61,18 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"optbench {__version__}")
         return 0
     if first.startswith(("-", "+", "~")) or "=" in first:
-        return _hydra(arguments, multirun=False)
+        return _hydra(arguments)
     raise unknown("command", first, verbs)
 
 
-def _hydra(arguments: list[str], *, multirun: bool) -> int:
-    """`run` and `sweep`, and what any Hydra application answers: --help, --cfg, --info, completion."""
+def _hydra(arguments: list[str], *, verb: str | None = None, multirun: bool = False) -> int:
+    """`run`, `sweep` and `plan`, and what any Hydra application answers: --help, --cfg, --info, completion."""
     from hydra._internal.utils import get_args_parser
 
     from optbench.sweeper import ALLOW, OptbenchSweeper, register
 
+    arguments = _with_rerun(arguments)
+    typed = [*([verb] if verb else []), *arguments]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors, and we word them
     register()
     parsed = get_args_parser().parse_args(arguments)
@@ -88,9 +93,32 @@ def _hydra(arguments: list[str], *, multirun: bool) -> int:
         OptbenchSweeper.arguments = [line for line in parsed.overrides if not line.lstrip("+~").startswith("hydra")]
         OptbenchSweeper.one_trial = not (multirun or parsed.multirun)
         OptbenchSweeper.num_failed = 0
+        OptbenchSweeper.only_plan = verb == "plan"
+        OptbenchSweeper.command = typed
         others = [line for line in arguments if line not in OptbenchSweeper.arguments]
         _application(others if parsed.multirun else [*others, "--multirun"])
         return EXIT_FAILED_TRIALS if OptbenchSweeper.num_failed else 0
+
+
+def _with_rerun(arguments: list[str]) -> list[str]:
+    """`--rerun failed,stale` as the override that it stands for."""
+    from optbench.plan import statuses_of
+
+    others: list[str] = []
+    words: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        option, equals, value = argument.partition("=")
+        if option == "--rerun":
+            words += re.split(r"[,\s]+", value if equals else next(waiting, ""))
+        else:
+            others.append(argument)
+    if not words:
+        return arguments
+    statuses_of(words)
+    if any(line.lstrip("+").startswith("sweep.rerun=") for line in others):
+        raise UsageError("--rerun and sweep.rerun=: both say what to run again. Leave one of them out.")
+    return [*others, f"sweep.rerun=[{','.join(dict.fromkeys(words))}]"]
 
 
 def _check_primary(name: str, folder: str | None) -> None:
@@ -100,7 +128,7 @@ def _check_primary(name: str, folder: str | None) -> None:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from optbench.sweeper import CONFIG_NAME
+    from optbench.compose import CONFIG_NAME
 
     searchpath = create_config_search_path("pkg://optbench.conf")
     if folder is not None:
@@ -118,7 +146,8 @@ def _application(arguments: Sequence[str]) -> None:
     """Call the Hydra application as the shell would."""
     import hydra
 
-    from optbench.sweeper import CONFIG_NAME, hydra_version
+    from optbench.compose import CONFIG_NAME
+    from optbench.sweeper import hydra_version
 
     previous = sys.argv
     sys.argv = ["optbench", *arguments]
@@ -156,7 +185,8 @@ def _help(overrides: Sequence[str]) -> str:
     from omegaconf import OmegaConf, open_dict
 
     from optbench.catalogue import GROUPS, names
-    from optbench.sweeper import CONFIG_NAME, hydra_version
+    from optbench.compose import CONFIG_NAME
+    from optbench.sweeper import hydra_version
 
     with initialize_config_module("optbench.conf", **hydra_version()):
         config = compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
@@ -170,7 +200,7 @@ def _help(overrides: Sequence[str]) -> str:
 def _hide_verb_from_completion() -> None:
     """The shell hands over its line with our verb in it, which Hydra would take for an override."""
     line = os.environ.get("COMP_LINE", "")
-    without = re.sub(r"^(\S+\s+)(run|sweep)\s+", r"\1", line)
+    without = re.sub(r"^(\S+\s+)(run|sweep|plan)\s+", r"\1", line)
     if without != line:
         os.environ["COMP_LINE"] = without
         point = int(os.environ.get("COMP_POINT", len(line)))
@@ -192,8 +222,9 @@ def _parity(arguments: list[str]) -> int:
 
     from optbench import allowlist
     from optbench.component import component, optimizer_component
+    from optbench.compose import Composer
     from optbench.parity import PARTS, parity
-    from optbench.sweeper import Composer, hydra_version, split_allowed
+    from optbench.sweeper import hydra_version, split_allowed
 
     given, allowed = split_allowed(overrides)
     for line in given:
@@ -204,7 +235,7 @@ def _parity(arguments: list[str]) -> int:
             )
     with _hydra_errors(), initialize_config_module("optbench.conf", **hydra_version()):
         composer = Composer(GlobalHydra.instance().config_loader(), [])
-        configs = composer.configs([*given, "sweep=once"], one_trial=False)
+        configs = list(composer.configs([*given, "sweep=once"], one_trial=False))
         allowed += composer.packages_named(given)
     for part in PARTS:
         if any(not isinstance(config.get(part), Mapping) for config in configs):
@@ -246,6 +277,23 @@ def _report(arguments: list[str]) -> int:
             except OSError as error:
                 raise UsageError(f"{error.filename or folder}: {error.strerror}.") from error
     return 0
+
+
+def _status(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="optbench status",
+        description="Which trials of the last command of each sweep are missing, running, failed or stale. "
+        "Exits with 0 if all are stored and none has failed, with 11 otherwise.",
+    )
+    parser.add_argument("folder", nargs="*", default=["results"], help="a results folder, or one sweep in it")
+    parser.add_argument("--all", action="store_true", help="lists in full")
+    parser.add_argument("--json", action="store_true", help="the same for machines")
+    parsed = parser.parse_args(arguments)
+
+    from optbench.overview import show_status
+
+    is_complete = show_status(parsed.folder, everything=parsed.all, as_json=parsed.json)
+    return 0 if is_complete else EXIT_FAILED_TRIALS
 
 
 def _list(arguments: list[str]) -> int:

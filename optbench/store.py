@@ -5,6 +5,9 @@
     results/<sweep>/index/trials.parquet  a row for each, to be read with pandas; may be deleted at any time
     results/<sweep>/superseded/           results that were asked to be run again
     results/<sweep>/quarantine/           files that did not hold what was written
+    results/<sweep>/logs/                 what trials have printed
+    results/<sweep>/leases/               who is at which trial, see `optbench.lease`
+    results/<sweep>/checkpoints/          of trials that were stopped, see `optbench.checkpoint`
     results/<sweep>/tmp/                  what is being written; a killed process may leave something here
 
 A result is whole or absent: it is written to a file of its own, flushed to the disk, and then published under
@@ -26,15 +29,18 @@ from typing import TYPE_CHECKING, Any
 from optbench import __version__
 from optbench.errors import UsageError
 from optbench.parsing import json_safe
-from optbench.settings import identity
+from optbench.stored import COLUMNS, Stored
+from optbench.stored import row_of as _row
 from optbench.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from optbench.run import Result
+    from optbench.measurement import Result
 
 SCHEMA = 1
+FEW = 200  # files that are read one by one sooner than libraries are imported that read an index
+_INDEX = 2  # to be counted on when an index has other columns
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=,-]*")
 _COLUMNS = ("id", "task", "optimizer", "setting", "seed", "status", "modified_ns")
 
@@ -65,8 +71,18 @@ class Store:
         """Where this trial's result is, or will be."""
         return self._trials / f"{trial_id}.json"
 
-    def publish(self, trial: Trial, result: "Result") -> Path:
+    def log(self, name: str) -> Path:
+        """Where it is kept what a trial, by its id, or a worker has printed."""
+        return self.folder / "logs" / f"{name}.log"
+
+    def publish(self, trial: Trial, result: "Result", *, replaces: int | None = None) -> Path:
         """Store a result. Where the trial has one already, that one stays and this one is dropped.
+
+        Args:
+            trial: what was asked.
+            result: what was found.
+            replaces: when the result was last changed, in nanoseconds, that this one takes the place of; that one is
+                kept in `superseded/`. None takes no result's place.
 
         Raises:
             OSError: the disk is full or not writable; what was stored before is untouched.
@@ -85,9 +101,19 @@ class Store:
         path = self.path(trial.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._flushed(content) as written, suppress(FileExistsError):
-            os.link(written, path)
+            if replaces is not None and self.modified_ns(trial.id) == replaces:
+                _copy_link(path, self.folder / "superseded")
+                written.replace(path)  # at no moment is there none
+            else:
+                os.link(written, path)
             _fsync_folder(path.parent)
         return path
+
+    def modified_ns(self, trial_id: str) -> int | None:
+        """When this trial's result was last changed, in nanoseconds; None where there is none."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return self.path(trial_id).stat().st_mtime_ns
+        return None
 
     def read(self, trial_id: str) -> dict[str, Any] | None:
         """The record of a trial, or None. A file that does not hold what was written is set aside.
@@ -106,17 +132,20 @@ class Store:
         _check_schema(record, path)
         return record
 
-    def supersede(self, trial_id: str) -> None:
-        """Set a result aside, so that its trial runs again."""
-        _move(self.path(trial_id), self.folder / "superseded")
+    def write_plan(self, trials: Sequence[Trial], overrides: Sequence[str], **others: Any) -> None:
+        """Note what the command under way asks for: its overrides, and the trials that they make.
 
-    def write_plan(self, ids: Sequence[str], overrides: Sequence[str]) -> None:
-        """Note what the command under way asks for: its overrides, and the trials that they make."""
-        plan = {"schema": SCHEMA, "overrides": list(overrides), "ids": list(ids)}
+        Args:
+            trials: in their order; the plan has their ids and titles.
+            overrides: as they were typed.
+            others: what else the plan is to hold, such as `command`, the words after `optbench`, and `runs_here`.
+        """
+        ids, titles = [trial.id for trial in trials], [trial.title for trial in trials]
+        plan = {"schema": SCHEMA, "overrides": list(overrides), **others, "ids": ids, "titles": titles}
         self.write("plan.json", json.dumps(plan, indent=1))
 
     def read_plan(self) -> dict[str, Any] | None:
-        """The plan of the last command: `overrides` and `ids`; None where there is none that can be read.
+        """The plan of the last command: `overrides`, `ids` and, in later ones, `titles`; None where none can be read.
 
         Raises:
             UsageError: a later optbench wrote it.
@@ -139,6 +168,57 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             written.replace(path)
         return path
+
+    def statuses(self) -> dict[str, Stored]:
+        """What planning looks at of each stored trial, by id. Damaged files are set aside.
+
+        Raises:
+            UsageError: a later optbench wrote one of the trials.
+        """
+        return {row["id"]: Stored.from_row(row) for row in self.rows(COLUMNS)}
+
+    def rows(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """These columns of the index, a row for each stored trial; what a trial does not have is None.
+
+        Takes a fraction of the time of `index`, and no pandas, unless many trials are new to the index.
+
+        Raises:
+            UsageError: a later optbench wrote one of the trials.
+        """
+        columns = list(dict.fromkeys(("id", "modified_ns", *columns)))
+        modified = self._modified()
+        known = self._indexed(columns) if len(modified) > FEW else []
+        rows = [row for row in known if modified.get(row["id"]) == row["modified_ns"]]
+        unseen = modified.keys() - {row["id"] for row in rows}
+        if len(unseen) > FEW:
+            frame = self.index().reindex(columns=columns).astype(object)
+            found: list[dict[Any, Any]] = frame.where(frame.notna(), None).to_dict("records")
+            return found
+        for trial_id in sorted(unseen):
+            if (record := self.read(trial_id)) is not None:
+                row = {**_row(record), "modified_ns": modified[trial_id]}
+                rows.append({name: row.get(name) for name in columns})
+        return rows
+
+    def _indexed(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """These columns of the index as it was last written; nothing where it is absent, damaged or of another one."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if (content := self._read_sealed()) is None:
+            return []
+        file = pq.ParquetFile(pa.BufferReader(content))
+        table = file.read(columns=[name for name in columns if name in file.schema_arrow.names])
+        absent = dict.fromkeys(set(columns) - set(table.column_names))
+        return [{**absent, **row} for row in table.to_pylist()]
+
+    def _read_sealed(self) -> bytes | None:
+        """The index as a file, if it is whole and of this optbench."""
+        with suppress(OSError):
+            content = (self.folder / "index" / "trials.parquet").read_bytes()
+            if (self.folder / "index" / "seal").read_text() == _index_seal(content):
+                return content
+        return None
 
     def index(self) -> "pd.DataFrame":
         """A row for each stored trial, by id; `index/trials.parquet` brought up to date.
@@ -176,11 +256,8 @@ class Store:
         """The index as it was last written; empty where it is absent, damaged or of another optbench."""
         import pandas as pd
 
-        with suppress(OSError):
-            content = (self.folder / "index" / "trials.parquet").read_bytes()
-            if (self.folder / "index" / "seal").read_text() == _index_seal(content):
-                return pd.read_parquet(io.BytesIO(content))
-        return pd.DataFrame(columns=_COLUMNS)
+        content = self._read_sealed()
+        return pd.DataFrame(columns=_COLUMNS) if content is None else pd.read_parquet(io.BytesIO(content))
 
     def _quarantine(self, path: Path) -> None:
         with suppress(OSError):  # in a folder that cannot be written to, it stays
@@ -194,9 +271,10 @@ class Store:
             return modified
         with os.scandir(self._trials) as entries:
             for entry in entries:
-                if entry.name.endswith(".json"):
+                name, _, kind = entry.name.rpartition(".")
+                if kind == "json":
                     with suppress(FileNotFoundError):
-                        modified[entry.name.removesuffix(".json")] = entry.stat().st_mtime_ns
+                        modified[name] = entry.stat().st_mtime_ns
         return modified
 
     @contextmanager
@@ -215,40 +293,16 @@ class Store:
 
 
 def sweeps(folder: Path) -> list[Store]:
-    """The sweeps in a results folder, or the one that the folder itself is."""
-    if (folder / "trials").is_dir():
+    """The sweeps in a results folder, or the one that the folder itself is; those without a result yet, too."""
+    places = (folder, *sorted(folder.glob("*")))
+    found = [place for place in places if (place / "trials").is_dir() or (place / "plan.json").is_file()]
+    if folder in found:
         return [Store(folder.resolve().parent, folder.resolve().name)]
-    return [Store(folder, path.parent.name) for path in sorted(folder.glob("*/trials")) if path.is_dir()]
-
-
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    environment, config = record["environment"], record["config"]
-    what = {
-        "id": record["id"],
-        "task": config["task"]["name"],
-        "optimizer": config["optimizer"]["name"],
-        "setting": identity(config),
-        "seed": config["seed"],
-        "status": record["status"],
-        **{f"config.{part}": json.dumps(value) for part, value in config.items() if part != "seed"},
-    }
-    where = {
-        "device": environment["device"],
-        "device_type": environment["device_type"],
-        "num_threads": environment["num_threads"],
-        "torch": environment["packages"].get("torch"),
-        "commit": environment["commit"],
-    }
-    figures = {
-        name: json.dumps(value) if isinstance(value, (dict, list)) else value
-        for name, value in {**record["summary"], **record["timing"]}.items()
-    }
-    # Once more at the end: no metric takes the place of another column, whatever its name.
-    return {**what, **figures, **where, **what}
+    return [Store(folder, place.name) for place in found]
 
 
 def _index_seal(content: bytes) -> str:
-    return f"{hashlib.sha256(content).hexdigest()} optbench {__version__}"
+    return f"{hashlib.sha256(content).hexdigest()} optbench {__version__} index {_INDEX}"
 
 
 def _check_schema(record: Mapping[str, Any], path: Path) -> None:
@@ -274,9 +328,18 @@ def _unseal(content: bytes) -> dict[str, Any] | None:
 
 def _move(path: Path, folder: Path) -> Path:
     """Move a trial's file below a name that is not taken yet."""
+    return path.rename(_free_name(path, folder))
+
+
+def _copy_link(path: Path, folder: Path) -> None:
+    """Give a trial's file one more name that is not taken yet."""
+    os.link(path, _free_name(path, folder))
+
+
+def _free_name(path: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    targets = (folder / f"{path.stem}.{number}.json" for number in itertools.count(1))
-    return path.rename(next(target for target in targets if not target.exists()))
+    names = (folder / f"{path.stem}.{number}.json" for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _fsync_folder(folder: Path) -> None:

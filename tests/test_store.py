@@ -24,6 +24,7 @@ from optbench import store as store_module
 from optbench.errors import UsageError
 from optbench.measurement import Status
 from optbench.store import SCHEMA, Store, sweeps
+from optbench.stored import Conditions
 from tests.handmade import config, result, trial
 
 Damage = Callable[[bytes], bytes]
@@ -156,17 +157,18 @@ def full_disk(num_bytes: int) -> Iterator[None]:
 
 def test_a_full_disk_leaves_earlier_results_readable_and_no_half_file(store: Store) -> None:
     earlier = published(store)
-    store.write_plan(earlier, ["seed=range(3)"])
+    store.write_plan([trial({"seed": seed}) for seed in range(3)], ["seed=range(3)"])
+    plan = store.read_plan()
     before = files(store.folder)
     with full_disk(100):
         with pytest.raises(OSError, match="too large"):
             store.publish(trial({"seed": 7}), result())
         with pytest.raises(OSError, match="too large"):
-            store.write_plan([*earlier, trial({"seed": 7}).id] * 10, ["seed=range(4)"])
+            store.write_plan([trial({"seed": 7})] * 30, ["seed=range(4)"])
         index = store.index()
     assert index["id"].tolist() == sorted(earlier), "an index that cannot be stored is still returned"
     assert files(store.folder) == before
-    assert store.read_plan() == {"schema": SCHEMA, "overrides": ["seed=range(3)"], "ids": earlier}
+    assert store.read_plan() == plan is not None
 
 
 PUBLISHER = """
@@ -303,6 +305,7 @@ def test_the_index_says_what_the_files_say(store: Store) -> None:
             "device_type": "cpu",
             "num_threads": 1,
             "torch": "2.10.0",
+            "packages": '{"optbench": "0.1.0", "torch": "2.10.0"}',
             "modified_ns": path.stat().st_mtime_ns,
         }
         found = {key: value for key, value in row.items() if not str(key).startswith("config.")}
@@ -419,9 +422,7 @@ def test_a_trial_that_is_run_again_replaces_its_row_and_keeps_its_file(store: St
     published(store, 2)
     for number in range(1, 4):
         store.index()
-        store.supersede(trial().id)
-        assert trial().id not in store.index()["id"].tolist()
-        store.publish(trial(), result(float(number)))
+        store.publish(trial(), result(float(number)), replaces=store.modified_ns(trial().id))
     index = store.index().set_index("id")
     assert index.loc[trial().id, "test_loss"] == 3.0
     assert len(index) == 2
@@ -430,15 +431,13 @@ def test_a_trial_that_is_run_again_replaces_its_row_and_keeps_its_file(store: St
 
 
 def test_a_superseded_file_stays_where_an_earlier_one_was_deleted(store: Store) -> None:
-    for loss in (1.0, 2.0):
-        store.publish(trial(), result(loss))
-        store.supersede(trial().id)
+    for loss in (1.0, 2.0, 3.0):
+        store.publish(trial(), result(loss), replaces=store.modified_ns(trial().id))
     first, second = sorted((store.folder / "superseded").iterdir())
     first.unlink()
     kept = second.read_bytes()
-    for loss in (3.0, 4.0):
-        store.publish(trial(), result(loss))
-        store.supersede(trial().id)
+    for loss in (4.0, 5.0):
+        store.publish(trial(), result(loss), replaces=store.modified_ns(trial().id))
     assert second.read_bytes() == kept
     assert len(files(store.folder / "superseded")) == 3
 
@@ -497,6 +496,75 @@ def test_a_folder_that_cannot_be_written_to_can_be_read(indexed: bool) -> None:
         assert store.quarantined == ([] if indexed else [store.path(damaged)]), "it is named where it lies"
 
 
+# What planning reads
+
+
+@pytest.fixture(params=["files", "index", "some of both", "too many files"])
+def read_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where planning finds what is stored."""
+    monkeypatch.setattr(store_module, "FEW", {"files": 200, "some of both": 1}.get(request.param, 0))
+    return str(request.param)
+
+
+def test_statuses_are_the_same_wherever_they_are_read(store: Store, read_from: str) -> None:
+    ids = published(store, 2)
+    if read_from in ("index", "some of both"):
+        store.index()
+    else:
+        assert files(store.folder / "index") == []
+    if read_from == "some of both":
+        ids.append(trial({"seed": 9}).id)
+        store.publish(trial({"seed": 9}), result(status=Status.CRASHED, reason="boom"))
+    found = store.statuses()
+    assert {trial_id: stored.status for trial_id, stored in found.items()} == dict.fromkeys(
+        ids[:2], Status.COMPLETED
+    ) | dict.fromkeys(ids[2:], Status.CRASHED)
+    assert {trial_id: stored.modified_ns for trial_id, stored in found.items()} == {
+        trial_id: store.modified_ns(trial_id) for trial_id in ids
+    }
+    (conditions,) = {stored.conditions for stored in found.values()}
+    assert conditions == Conditions(
+        asked_device="auto",
+        asked_threads=1,
+        device="Abacus 3",
+        num_threads=1,
+        commit=None,
+        packages=(("optbench", "0.1.0"), ("torch", "2.10.0")),
+    )
+    if read_from == "too many files":
+        assert files(store.folder / "index") == ["seal", "trials.parquet"], "the next time is faster"
+
+
+def test_a_damaged_file_has_no_status_and_is_set_aside(store: Store, read_from: str) -> None:
+    first, *others = published(store)
+    if read_from in ("index", "some of both"):
+        store.index()
+    store.path(first).write_bytes(b"{}")
+    assert sorted(store.statuses()) == sorted(others)
+    assert store.quarantined == [store.folder / "quarantine" / f"{first}.1.json"]
+
+
+def test_a_column_that_no_trial_has_is_none(store: Store, read_from: str) -> None:
+    published(store, 2)
+    if read_from in ("index", "some of both"):
+        store.index()
+    assert [(row["step_seconds"], row["reason"]) for row in store.rows(["step_seconds", "reason"])] == [
+        (0.02, None)
+    ] * 2
+
+
+def test_a_trial_whose_process_was_killed_is_planned_like_any_other(store: Store, read_from: str) -> None:
+    """Of such a trial little is known, not even where it ran."""
+    nowhere = {"device": "unknown", "device_type": "unknown", "num_threads": None, "packages": {}, "commit": None}
+    store.publish(trial(), replace(result(status=Status.CRASHED), environment=nowhere))
+    store.publish(trial({"seed": 1}), result())
+    if read_from in ("index", "some of both"):
+        store.index()
+    conditions = store.statuses()[trial().id].conditions
+    assert (conditions.device, conditions.num_threads, conditions.packages) == (None, None, ())
+    assert conditions.differences() == []
+
+
 # Names, plans and versions
 
 
@@ -516,14 +584,20 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> No
 
 def test_the_plan_is_that_of_the_last_command(store: Store) -> None:
     assert store.read_plan() is None
-    store.write_plan(["a", "b"], ["optimizer=adam"])
-    store.write_plan(["c"], ["optimizer=lion", "seed=0"])
-    assert store.read_plan() == {"schema": SCHEMA, "overrides": ["optimizer=lion", "seed=0"], "ids": ["c"]}
+    store.write_plan([trial(), trial({"seed": 1})], ["optimizer=adam"])
+    store.write_plan([trial({"seed": 2})], ["optimizer=lion", "seed=2"], command=["run", "seed=2"])
+    assert store.read_plan() == {
+        "schema": SCHEMA,
+        "overrides": ["optimizer=lion", "seed=2"],
+        "command": ["run", "seed=2"],
+        "ids": [trial({"seed": 2}).id],
+        "titles": ["blobs adamw lr=0.001 seed 2"],
+    }
     assert files(store.folder) == ["plan.json"]
 
 
 def test_a_damaged_plan_is_set_aside(store: Store) -> None:
-    store.write_plan(["a", "b"], ["optimizer=adam"])
+    store.write_plan([trial(), trial({"seed": 1})], ["optimizer=adam"])
     path = store.folder / "plan.json"
     path.write_bytes(path.read_bytes()[:20])
     assert store.read_plan() is None
@@ -547,7 +621,7 @@ def test_a_result_of_a_later_optbench_is_refused_by_name_and_left_where_it_is(
 def test_a_plan_of_a_later_optbench_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "SCHEMA", SCHEMA + 1)
-        store.write_plan(["a"], [])
+        store.write_plan([trial()], [])
     with pytest.raises(UsageError, match=r"plan\.json: written in schema"):
         store.read_plan()
 
@@ -558,6 +632,7 @@ def test_sweeps_are_found_in_a_results_folder_and_named_one_by_one(
     for name in ("b", "a"):
         Store(tmp_path / "results", name).publish(trial(), result())
     (tmp_path / "results" / "no sweep").mkdir()
+    (tmp_path / "results" / "README.md").touch()
 
     def found(folder: str) -> list[tuple[str, Path]]:
         return [(store.sweep, store.folder) for store in sweeps(Path(folder))]
@@ -566,6 +641,8 @@ def test_sweeps_are_found_in_a_results_folder_and_named_one_by_one(
     assert found("results") == [("a", Path("results/a")), ("b", Path("results/b"))]
     assert found("results/b/") == [("b", tmp_path / "results" / "b")]
     assert found("nowhere") == []
+    Store(tmp_path / "results", "c").write_plan([trial()], [])
+    assert [name for name, _ in found("results")] == ["a", "b", "c"], "one without a result yet is a sweep, too"
     monkeypatch.chdir(tmp_path / "results" / "a")
     assert found(".") == [("a", tmp_path / "results" / "a")]
     monkeypatch.chdir(tmp_path / "results" / "a" / "trials")
