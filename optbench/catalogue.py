@@ -9,7 +9,18 @@ from typing import Any
 
 import yaml
 
-GROUPS = ("optimizer", "param_groups", "task", "data", "schedule", "hardware", "logger", "sweep", "experiment")
+GROUPS = (
+    "optimizer",
+    "param_groups",
+    "task",
+    "data",
+    "schedule",
+    "hardware",
+    "executor",
+    "logger",
+    "sweep",
+    "experiment",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

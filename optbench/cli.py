@@ -16,6 +16,7 @@ from string import Template
 
 from optbench import __version__
 from optbench.errors import Interrupted, UsageError, unknown
+from optbench.secrets import check_overrides, masked
 
 EXIT_FAILED_TRIALS = 11
 EXIT_USAGE = 2
@@ -26,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code: 0, 2 for a mistake, 11 for failed trials, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        check_overrides(arguments)
         code = _dispatch(arguments)
     except UsageError as error:
-        print(f"optbench: {error}", file=sys.stderr)
+        print(f"optbench: {masked(str(error), arguments)}", file=sys.stderr)
         code = EXIT_USAGE
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

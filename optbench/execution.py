@@ -58,10 +58,12 @@ class Job:
         trial: the trial.
         replaces: when the stored result that this run replaces was last changed, in nanoseconds; None where none is
             to be replaced. A result that is not this one stays, and the trial is not run.
+        at_a_time: how many trials run on the machine meanwhile, at most, this one included.
     """
 
     trial: Trial
     replaces: int | None = None
+    at_a_time: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from optbench.errors import UsageError
 from optbench.measurement import Measurement, Result, Status, columns
 from optbench.optim import build as optim_build
 from optbench.parsing import finite, json_safe
+from optbench.secrets import hidden
 from optbench.seeding import stream
 from optbench.task import Task
 from optbench.train import Stepper, train
@@ -140,7 +141,8 @@ def run(
                 summary["resumed_at_step"] = resumed["step"]
         except (Exception, SystemExit) as error:  # whatever it is, it costs this trial alone
             status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.CRASHED
-            summary = {"reason": _text(f"{type(error).__name__}: {error}"), "traceback": _text(traceback.format_exc())}
+            reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+            summary = {"reason": hidden(_text(reason)), "traceback": hidden(_text(trace))}
     if warned:
         summary["warnings"] = _text("\n".join(dict.fromkeys(str(warning.message) for warning in warned)))
     return Result(

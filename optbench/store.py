@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FEW = 200  # files that are read one by one sooner than libraries are imported that read an index
-_INDEX = 2  # to be counted on when an index has other columns
+_INDEX = 3  # to be counted on when an index has other columns
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=,-]*")
 _COLUMNS = ("id", "task", "optimizer", "setting", "seed", "status", "modified_ns")
 

@@ -109,6 +109,7 @@ def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
         "device": environment["device"],
         "device_type": environment["device_type"],
         "num_threads": environment["num_threads"],
+        "trials_at_a_time": environment.get("trials_at_a_time", 1),
         "torch": versions.get("torch"),
         "commit": environment["commit"],
         "packages": json.dumps(concerned),

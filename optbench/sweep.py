@@ -11,6 +11,7 @@ from optbench.component import Component, component
 from optbench.errors import Interrupted, UsageError
 from optbench.execution import Context, Limits
 from optbench.parsing import parse, parse_mapping, parse_value
+from optbench.secrets import Checker, check_config
 from optbench.trial import Trial
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def carry_out(
     if first is None:
         raise UsageError("the overrides make no trial: a list of values is empty.")
     with _Sweep(first, allowed=allowed) as sweep:
-        trials = (Trial.from_config(same(config, first)) for config in itertools.chain([first], configs))
+        checker = Checker()
+        trials = (_trial(config, first, checker=checker) for config in itertools.chain([first], configs))
         made = planning.make(trials, store=sweep.store, rerun=sweep.settings.rerun, runs_here=sweep.executor.runs_here)
         sweep.check([job.trial for job in made.jobs])
         sweep.note(made.trials, overrides=overrides, command=command)
@@ -165,7 +167,7 @@ def search(
     configs = [study.configs({})[0] for study in studies]
     with _Sweep(configs[0], allowed=allowed) as sweep:
         for config in configs:
-            same(config, configs[0])
+            _trial(config, configs[0], checker=Checker())
         again = planning.to_run_again(sweep.settings.rerun, runs_here=sweep.executor.runs_here)
         source = TuningSource(
             studies,
@@ -201,6 +203,7 @@ class _Sweep:
     """
 
     def __init__(self, config: Mapping[str, Any], *, allowed: Sequence[str]) -> None:
+        check_config(config)  # a secret is to be in no context, plan or result
         from optbench.signals import Signals
         from optbench.store import Store
 
@@ -279,6 +282,11 @@ def _executor(settings: Settings, *, allowed: Sequence[str]) -> "Executor":
     allowlist.check_targets(part, allowed=allowed)
     built: Executor = components.build(settings.executor, group="executor")
     return built
+
+
+def _trial(config: Mapping[str, Any], first: Mapping[str, Any], *, checker: Checker) -> Trial:
+    checker.check(config)
+    return Trial.from_config(same(config, first))
 
 
 def same(config: Mapping[str, Any], first: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -486,3 +486,13 @@ def test_an_unequal_tuning_budget_is_stated_with_what_follows(make_index: MakeIn
 
 def test_one_setting_of_each_optimizer_is_no_tuning(make_index: MakeIndex) -> None:
     assert "uning" not in notes(make_index, [*seeds(ADAMW, 1.0), *seeds(LION, 2.0)])
+
+
+def test_trials_that_ran_side_by_side_are_said_to_slow_each_other_down(make_index: MakeIndex) -> None:
+    beside = result()
+    beside.environment.update({"trials_at_a_time": 2})  # type: ignore[attr-defined]
+    assert "up to 2 at a time" in notes(make_index, seeds({}, 1.0, beside))
+
+
+def test_trials_that_ran_alone_are_not(make_index: MakeIndex) -> None:
+    assert "at a time" not in notes(make_index, seeds({}, 1.0))

@@ -83,7 +83,8 @@ def _run(
     report: Callable[[Event], None],
 ) -> Finished:
     trial = job.trial
-    report(Started(trial_id=trial.id, environment=environment(resolve_device(trial.hardware))))
+    found = {**environment(resolve_device(trial.hardware)), "trials_at_a_time": job.at_a_time}
+    report(Started(trial_id=trial.id, environment=found))
     tracked = Tolerant(
         logger,
         on_failure=lambda reason: report(
@@ -98,6 +99,7 @@ def _run(
         report(Measured(trial_id=trial.id, measurement=measurement))
 
     result = run(trial, on_measurement=measured, control=control, checkpoints=checkpoints)
+    result = replace(result, environment={**result.environment, "trials_at_a_time": job.at_a_time})
     store.publish(trial, result, replaces=job.replaces)
     if result.status is not Status.PREEMPTED:
         checkpoints.delete()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.connection import wait
 
 from optbench.errors import UsageError
@@ -105,7 +106,7 @@ class LocalExecutor:
             if not interruption.is_requested:
                 for slot in self._slots:
                     if slot.is_idle and (job := dispatch.next()) is not None:
-                        slot.give(job)
+                        slot.give(replace(job, at_a_time=len(self._slots)))
                         dispatch.given(slot.name, job)
             busy = [slot for slot in self._slots if not slot.is_idle]
             if not busy and (interruption.is_requested or dispatch.is_exhausted):

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ class RayExecutor:
             if lane.name is not None and lane.job is None and (job := dispatch.next()) is not None:
                 lane.job = job
                 dispatch.given(lane.name, job)
-                lane.actor.give.remote(job)
+                lane.actor.give.remote(replace(job, at_a_time=len(self._lanes)))  # on all machines: no more on one
 
     def _news(self, cluster: Cluster) -> Iterator[tuple[Lane, News | Lost]]:
         """What is heard of the slots by now; waits a moment for something.

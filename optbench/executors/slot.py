@@ -34,6 +34,7 @@ from optbench.store import Store
 from optbench.trial import Trial
 
 MAX_FAILED_STARTS = 2
+SECONDS_TO_BEGIN = 600.0  # importing torch from a busy network disk takes minutes; it is no part of a trial's time
 SECONDS_TO_END = 2.0
 NOWHERE: Mapping[str, Any] = {
     "device": "unknown",
@@ -145,6 +146,8 @@ class Slot:
                 events.append(message)
         except (EOFError, OSError):
             return events + self._lost()
+        if self._job is not None and self._started is None:
+            return events + (self._lost() if time.monotonic() - self._moved > SECONDS_TO_BEGIN else [])
         if self._job is not None and (reason := self._over_limit()) is not None:
             self._end_process()
             events += self._ended(Status.TIMED_OUT, reason)
@@ -160,12 +163,12 @@ class Slot:
 
     def kill(self) -> list[Event | Checked]:
         """End the process and all that it has started; its trial is preempted."""
-        job, has_started = self._job, self._started is not None
+        events = self.poll()  # it may have ended by itself
         self._end_process()
-        if job is None or not has_started:
+        if self._job is None or self._started is None:
             self._clear()
-            return []
-        return self._ended(Status.PREEMPTED, "it did not stop within limits.grace_seconds, and was killed")
+            return events
+        return events + self._ended(Status.PREEMPTED, "it did not stop within limits.grace_seconds, and was killed")
 
     def close(self) -> None:
         """End the process, and a trial with it, of which no row is left."""
@@ -225,7 +228,7 @@ class Slot:
         return None
 
     def _lost(self) -> list[Event | Checked]:
-        """The process has ended by itself."""
+        """The process has ended by itself, or does not come to begin."""
         assert self._process is not None
         num_oom_kills = self._num_oom_kills
         code = self._end_process()
