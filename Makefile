@@ -13,7 +13,7 @@ PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep run parity report list test verify bench lint typecheck docs format wheel clean distclean
+.PHONY: help sweep run plan status parity report list test verify bench next lint typecheck docs format wheel clean distclean
 
 help: ## Show this list
 	@printf '%s\n' 'Usage: make <target> [key=value ...]' '' \
@@ -47,19 +47,21 @@ _DELETIONS = $(foreach _W,$(filter ~%,$(MAKECMDGOALS)),'$(subst ','"'"',$(_W))')
 
 sweep: ## Run every combination of the given values: make sweep optimizer=lion,adamw task=mnist_mlp
 run: ## Run one trial: make run task=mnist_mlp optimizer=adamw
+plan: ## Show what a sweep would run, and what is known of its time and memory: make plan optimizer=lion,adamw
+status: ## Show which trials are missing, running, failed or stale (results=FOLDER, FLAGS=--all)
 parity: ## Compare an optimizer with its paper's rule, or with another: make parity optimizer=adafactor
 report: ## Print the tables of what is stored (results=FOLDER, FLAGS=--all)
 list: ## Show what there is to choose from (FLAGS=optimizers)
 
 # Prepending each word brings them back into the order in which they were typed.
-sweep run parity report list: .venv/.core
+sweep run plan status parity report list: .venv/.core
 	@set --; for word in $(_WORDS); do case $$word in \
 	  '' | PYTHON=* | UV=* | FLAGS=* | PYTEST_FLAGS=*) ;; \
 	  *) set -- "$$word" "$$@" ;; \
 	esac; done; exec env -u MAKELEVEL .venv/bin/optbench $@ $(FLAGS) "$$@" $(_DELETIONS)
 
 # Make also puts such words into the environment, and evaluates them first: `x=$(shell ...)` would run.
-ifneq ($(filter sweep run parity report list,$(MAKECMDGOALS)),)
+ifneq ($(filter sweep run plan status parity report list,$(MAKECMDGOALS)),)
 unexport $(foreach _W,$(subst \$(_TAB),,$(subst \$(_SPACE),,$(subst \\,,$(MAKEOVERRIDES)))),$(firstword $(subst =, ,$(_W))))
 endif
 unexport MAKEFLAGS MFLAGS MAKEOVERRIDES MAKE_TERMOUT MAKE_TERMERR
@@ -78,6 +80,16 @@ verify: .venv/.dev ## Run all tests, the long comparisons with published tables 
 
 bench: .venv/.dev ## Time the package's own parts
 	$(_PYTEST) tests/benchmarks $(PYTEST_FLAGS)
+
+# PYTHONPATH goes to the processes that tests start, too, and stands before what .venv has. Left out are the tests that
+# train for long, where Hydra has done its part.
+_NEXT := $(CURDIR)/build/hydra-next
+_NEXT_TESTS := $(patsubst %,tests/test_%.py,cli compose conf hydra_next sweeper trial)
+_NEXT_LONG := leaves_a_parameter_out or diverged_trial or fewest_steps or task_of_ones_own or rerun or status
+
+next: .venv/.dev build/hydra-next/.pins ## Run the tests of the configs on Hydra's next version (constraints-next.txt)
+	PYTHONPATH='$(_NEXT)' OPTBENCH_TESTED_PINS=constraints-next.txt \
+	  $(_PYTEST) $(_PARALLEL) $(_NEXT_TESTS) -k 'not ($(_NEXT_LONG))' $(PYTEST_FLAGS)
 
 lint: .venv/.dev ## Check style and common mistakes
 	.venv/bin/ruff format --check .
@@ -113,9 +125,10 @@ _PROBE := import sys; old = sys.version_info < (3, 11); \
   print("Python %d.%d.%d" % sys.version_info[:3] if old else sys._base_executable); sys.exit(old)
 
 _CREATE = $(if $(UV),$(UV) venv --quiet --seed --python "$$python" .venv,"$$python" -m venv .venv)
-_INSTALL = $(if $(UV),$(UV) pip install --quiet --python .venv/bin/python,.venv/bin/python -m pip install --quiet \
-  --disable-pip-version-check) --constraint constraints.txt
-_OR_ADVISE = || { echo 'Setting up .venv failed, for the reason above. It needs the network or a local index' \
+_PIP = $(if $(UV),$(UV) pip install --quiet --python .venv/bin/python,.venv/bin/python -m pip install --quiet \
+  --disable-pip-version-check)
+_INSTALL = $(_PIP) --constraint constraints.txt
+_OR_ADVISE = || { echo 'The set-up failed, for the reason above. It needs the network or a local index' \
   '($(if $(UV),UV_DEFAULT_INDEX,PIP_INDEX_URL)); after that, the same command starts it again.' >&2; exit 1; }
 
 # The stamp is a copy of the pins, so that a switch of branches and back costs nothing. torch comes before all else:
@@ -137,5 +150,11 @@ _OR_ADVISE = || { echo 'Setting up .venv failed, for the reason above. It needs 
 
 .venv/.dev: .venv/.core
 	@echo 'Installing the development tools and the optional dependencies.' >&2
-	@$(_INSTALL) --editable '.[dev,lora,vit,zoo]' $(_OR_ADVISE)
+	@$(_INSTALL) --editable '.[dev,lora,ray,slurm,vit,zoo]' $(_OR_ADVISE)
 	@touch $@
+
+# A folder beside .venv, which it leaves alone.
+build/hydra-next/.pins: constraints-next.txt | .venv/.dev
+	@echo "Getting Hydra's next version." >&2
+	@rm -rf $(@D) && mkdir -p $(@D) && $(_PIP) --no-deps --target $(@D) --requirement constraints-next.txt $(_OR_ADVISE)
+	@cp constraints-next.txt $@

@@ -16,6 +16,7 @@ from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueE
 
 from optbench.changes import Change, Choice, Composed, Config
 from optbench.errors import UsageError, unknown
+from optbench.secrets import check_config
 
 
 class Files:
@@ -85,7 +86,9 @@ class Files:
         _check_one_source(config)
         OmegaConf.set_struct(config, False)
         del config["hydra"]
-        return _plain(config, resolve=False)
+        written = _plain(config, resolve=False)
+        check_config(written)  # as it is written, a config says which variables of the environment it asks for
+        return written
 
     def _check_chosen(self, change: Change, node: Any, *, choices: Sequence[Choice]) -> None:
         """Refuse a key of a group of which nothing is chosen.

@@ -144,7 +144,8 @@ def run(
             reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
             summary = {"reason": hidden(_text(reason)), "traceback": hidden(_text(trace))}
     if warned:
-        summary["warnings"] = _text("\n".join(dict.fromkeys(str(warning.message) for warning in warned)))
+        lines = dict.fromkeys(str(warning.message) for warning in warned)
+        summary["warnings"] = hidden(_text("\n".join(lines)))
     return Result(
         status=status,
         summary=finite({**_final_figures(measurements, trial), **summary}),

@@ -154,6 +154,8 @@ def read_block(block: Any, *, parse_range: Callable[[str, Any], Range | Choices]
 
 def _read_entry(name: str, entry: Any, *, parse_range: Callable[[str, Any], Range | Choices]) -> Dimension:
     where = f"optimizer.search.{name}"
+    if name.endswith("_target_"):
+        raise UsageError(f"{where}: a class is chosen, and not searched.")
     entry = parse_mapping(entry, where=where)
     for key in entry:
         if key not in ("grid", "range", "when"):

@@ -123,7 +123,7 @@ def carry_out(
     first = next(configs, None)
     if first is None:
         raise UsageError("the overrides make no trial: a list of values is empty.")
-    with _Sweep(first, allowed=allowed) as sweep:
+    with _Sweep(first, overrides=overrides, allowed=allowed) as sweep:
         checker = Checker()
         trials = (_trial(config, first, checker=checker) for config in itertools.chain([first], configs))
         made = planning.make(trials, store=sweep.store, rerun=sweep.settings.rerun, runs_here=sweep.executor.runs_here)
@@ -165,7 +165,7 @@ def search(
     from optbench.tuning import TuningSource
 
     configs = [study.configs({})[0] for study in studies]
-    with _Sweep(configs[0], allowed=allowed) as sweep:
+    with _Sweep(configs[0], overrides=overrides, allowed=allowed) as sweep:
         for config in configs:
             _trial(config, configs[0], checker=Checker())
         again = planning.to_run_again(sweep.settings.rerun, runs_here=sweep.executor.runs_here)
@@ -199,17 +199,18 @@ class _Sweep:
 
     Args:
         config: of one of its trials.
+        overrides: as they were typed.
         allowed: packages that the command line allows configs to call.
     """
 
-    def __init__(self, config: Mapping[str, Any], *, allowed: Sequence[str]) -> None:
+    def __init__(self, config: Mapping[str, Any], *, overrides: Sequence[str], allowed: Sequence[str]) -> None:
         check_config(config)  # a secret is to be in no context, plan or result
         from optbench.signals import Signals
         from optbench.store import Store
 
         self.settings = Settings.from_config(config)
         self.store = Store(self.settings.results, self.settings.name)
-        self.executor = _executor(self.settings, allowed=allowed)
+        self.executor = _executor(self.settings, overrides=overrides, allowed=allowed)
         self._allowed = allowed
         self._first = Trial.from_config(config)
         self._context = self.settings.context([self._first], allowed=allowed)
@@ -274,12 +275,13 @@ class _Sweep:
         return found.num_failed + found.num_missing
 
 
-def _executor(settings: Settings, *, allowed: Sequence[str]) -> "Executor":
+def _executor(settings: Settings, *, overrides: Sequence[str], allowed: Sequence[str]) -> "Executor":
     from optbench import allowlist, components
 
     part = [("executor", settings.executor)]
     allowlist.check_names(part, allowed=allowed)
     allowlist.check_targets(part, allowed=allowed)
+    allowlist.check_shell(settings.executor, overrides=overrides, allowed=allowed)
     built: Executor = components.build(settings.executor, group="executor")
     return built
 

@@ -132,7 +132,7 @@ def test_weights_are_swapped_for_each_evaluation_and_back_for_the_next_step() ->
 class SecondOrder(torch.optim.SGD):
     """Newton's step for a diagonal Hessian, from a gradient that can be differentiated."""
 
-    def step(self, closure: Any = None) -> Any:  # noqa: ARG002
+    def step(self, closure: Any = None) -> Any:
         for parameter in self.param_groups[0]["params"]:
             (curvature,) = torch.autograd.grad(parameter.grad.sum(), parameter)
             with torch.no_grad():

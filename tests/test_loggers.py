@@ -1,11 +1,15 @@
 """Tracking: what a logger hears, and what it sends."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from optbench.component import Component
+from optbench.control import Control
 from optbench.errors import UsageError
-from optbench.executors.serial import execute
+from optbench.execution import Context, Event, Finished, Job, Limits, Message
+from optbench.executors.attempt import attempt
 from optbench.loggers import NullLogger, WandbLogger
 from optbench.measurement import Measurement, Status
 from optbench.store import Store
@@ -36,17 +40,27 @@ class Recorder:
 
 
 def run(trials: list[Trial], logger: NullLogger | WandbLogger | Recorder, results: Path) -> list[Status]:
-    statuses: list[Status] = []
-    execute(
-        trials,
-        store=Store(results, "default"),
-        logger=logger,
-        on_start=lambda _: None,
-        on_measurement=lambda *_: None,
-        on_result=lambda _, status, __: statuses.append(status),
-        on_logger_failure=FAILURES.append,
+    context = Context(
+        results=str(results),
+        sweep="default",
+        logger=Component(name="none", target="optbench.loggers.NullLogger", arguments={}),
+        allowed=(),
+        limits=Limits(trial_seconds=None, no_progress_seconds=None, sweep_seconds=None, grace_seconds=0.0),
+        checkpoint_seconds=None,
+        hardware=(),
     )
-    return statuses
+    events: list[Event] = []
+    for trial in trials:
+        attempt(
+            Job(trial=trial),
+            context=context,
+            store=Store(results, "default"),
+            logger=logger,
+            control=Control(),
+            report=events.append,
+        )
+    FAILURES.extend(event.text for event in events if isinstance(event, Message))
+    return [event.status for event in events if isinstance(event, Finished)]
 
 
 def test_a_logger_hears_of_every_trial_in_order(make_trial: MakeTrial, tmp_path: Path) -> None:
@@ -65,6 +79,8 @@ def test_wandb_writes_a_run_for_each_trial_offline(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_API_KEY", "canary" * 6 + "0000")
+    monkeypatch.setenv("HTTPS_PROXY", "http://someone:canary@127.0.0.1:9")
+    monkeypatch.setattr(sys, "argv", ["optbench", "sweep", "optimizer.note=canary"])
     logger = WandbLogger(project="optbench", entity=None, mode="offline")
     assert run([make_trial(*QUICK, "seed=0"), make_trial(*QUICK, "seed=1")], logger, tmp_path) == [Status.COMPLETED] * 2
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
@@ -88,7 +104,7 @@ def test_a_logger_that_fails_costs_the_tracking_and_not_the_trial(make_trial: Ma
     broken = Broken()
     trials = [make_trial(*QUICK, "seed=0"), make_trial(*QUICK, "seed=1")]
     assert run(trials, broken, tmp_path) == [Status.COMPLETED] * 2
-    assert FAILURES == ["ConnectionError: no route to host"] * 2
+    assert [text.rpartition(" it: ")[2] for text in FAILURES] == ["ConnectionError: no route to host"] * 2
     assert broken.heard == [f"{line}" for seed in (0, 1) for line in (f"start {seed} in default", "step 0", "step 10")]
 
 

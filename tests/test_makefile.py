@@ -205,7 +205,7 @@ def test_an_override_arrives_verbatim_beside_any_other_and_nothing_in_it_is_exec
     assert not (ready.folder / "injected").exists()
 
 
-@pytest.mark.parametrize("target", ["sweep", "run", "report", "list"])
+@pytest.mark.parametrize("target", ["sweep", "run", "plan", "status", "report", "list"])
 def test_overrides_arrive_in_the_order_in_which_they_were_typed(ready: Checkout, target: str) -> None:
     # Make knows a variable once only, so the same key twice would be one word.
     words = list({word.partition("=")[0]: word for word in AWKWARD.values()}.values())
@@ -330,7 +330,7 @@ def test_the_checks_get_their_tools_and_the_optional_dependencies(either: Checko
     assert done.returncode == 0, done.stderr
     *_, package, extras = either.installer_calls()
     assert package.endswith("--editable .")
-    assert extras.endswith("--constraint constraints.txt --editable .[dev,lora,vit,zoo]")
+    assert extras.endswith("--constraint constraints.txt --editable .[dev,lora,ray,slurm,vit,zoo]")
 
 
 PARALLEL = ["--numprocesses=auto", "--dist=loadgroup", "-p", "no:benchmark"]
@@ -348,6 +348,25 @@ def test_long_comparisons_and_benchmarks_run_when_asked_for(checkout: Checkout, 
     checkout.make(target, "PYTEST_FLAGS=-k 'a or b'")
     assert checkout.argv("pytest") == [*argv, "-k", "a or b"]
     assert [name for name in checkout.variables("pytest") if name.startswith(("MAKE", "MFLAGS"))] == []
+
+
+def test_the_next_version_of_hydra_goes_beside_the_environment_and_before_it(either: Checkout) -> None:
+    (either.folder / "constraints-next.txt").write_text("hydra-core==9.0.0\n")
+    done = either.make("next", "-j4", "PYTEST_FLAGS=-x")
+    assert done.returncode == 0, done.stderr
+    *_, extras, beside = either.installer_calls()
+    assert extras.endswith("]")
+    assert beside.endswith("--no-deps --target build/hydra-next --requirement constraints-next.txt")
+    environ = (either.folder / "pytest.environ").read_text().splitlines()
+    assert f"PYTHONPATH={either.folder.resolve()}/build/hydra-next" in environ
+    assert "OPTBENCH_TESTED_PINS=constraints-next.txt" in environ
+    assert "tests/test_hydra_next.py" in either.argv("pytest")
+    assert either.argv("pytest")[-1] == "-x"
+    assert either.make("next").returncode == 0
+    assert either.installer_calls() == []
+    either.write("constraints-next.txt", "hydra-core==9.0.1\n")
+    assert either.make("next").returncode == 0
+    assert len(either.installer_calls()) == 1
 
 
 def test_an_environment_that_is_there_is_left_alone(either: Checkout) -> None:
@@ -386,7 +405,7 @@ def test_a_changed_pyproject_installs_the_package_again_and_nothing_else(either:
     assert package.endswith("--editable .")
 
 
-INSTALLATIONS = {"torch": "torch==9.9.9", "core": "--editable .", "extras": "--editable .[dev,lora,vit,zoo]"}
+INSTALLATIONS = {"torch": "torch==9.9.9", "core": "--editable .", "extras": "--editable .[dev,lora,ray,slurm,vit,zoo]"}
 
 
 @pytest.mark.parametrize("spoiled", INSTALLATIONS.values(), ids=INSTALLATIONS.keys())
