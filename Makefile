@@ -69,8 +69,8 @@ unexport MAKEFLAGS MFLAGS MAKEOVERRIDES MAKE_TERMOUT MAKE_TERMERR
 # --- Checks -------------------------------------------------------------------------------------------------------
 
 _PYTEST := env -u MAKELEVEL .venv/bin/pytest
-# One process for each core; modules marked as a group stay in one, since they share what is slow to make.
-_PARALLEL := --numprocesses=auto --dist=loadgroup -p no:benchmark
+# One process for each core. The tests of a file stay in one, since they share what is slow to make.
+_PARALLEL := --numprocesses=auto --dist=loadfile -p no:benchmark
 
 test: .venv/.dev ## Run the fast tests (PYTEST_FLAGS='-k sweep')
 	$(_PYTEST) $(_PARALLEL) --ignore=tests/benchmarks -m 'not verify' $(PYTEST_FLAGS)
@@ -84,7 +84,7 @@ bench: .venv/.dev ## Time the package's own parts
 # PYTHONPATH goes to the processes that tests start, too, and stands before what .venv has. Left out are the tests that
 # train for long, where Hydra has done its part.
 _NEXT := $(CURDIR)/build/hydra-next
-_NEXT_TESTS := $(patsubst %,tests/test_%.py,cli compose conf hydra_next sweeper trial)
+_NEXT_TESTS := $(patsubst %,tests/test_%.py,compose conf hydra_next sweeper)
 _NEXT_LONG := leaves_a_parameter_out or diverged_trial or fewest_steps or task_of_ones_own or rerun or status
 
 next: .venv/.dev build/hydra-next/.pins ## Run the tests of the configs on Hydra's next version (constraints-next.txt)

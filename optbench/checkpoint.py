@@ -9,6 +9,7 @@ buffers, the optimizer's state, the random number generators, where the loop was
 import hashlib
 import os
 import pickle  # for the name of its error alone
+import random
 import time
 import uuid
 import warnings
@@ -18,14 +19,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from optbench import __version__
 from optbench.component import Limit
+from optbench.leftovers import CHECKPOINTS, checkpoints, forget
+from optbench.machine import commit
 from optbench.measurement import Measurement
 from optbench.trial import Trial
 
-FOLDER = "checkpoints"
 # Of an optimizer with one of these, a state that was stored does not lead on along the same path.
 CANNOT_RESUME = (Limit.STATE_DICT, Limit.WEIGHTS_ONLY_LOAD)
 
@@ -62,7 +66,7 @@ class Checkpoints:
         if not self.is_possible:
             return
         self._last = time.monotonic()
-        temporary = self._folder / "tmp" / uuid.uuid4().hex
+        temporary = self._folder / "tmp" / f"{self._trial_id}.{uuid.uuid4().hex}"
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -72,8 +76,8 @@ class Checkpoints:
                     raise OSError(str(error).partition("\n")[0]) from error
                 file.flush()
                 os.fsync(file.fileno())
-            earlier = self._paths()
-            path = self._folder / FOLDER / f"{self._trial_id}.{_hash(temporary)}.pt"
+            earlier = checkpoints(self._folder, self._trial_id)
+            path = self._folder / CHECKPOINTS / f"{self._trial_id}.{_hash(temporary)}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(path)
         finally:
@@ -86,7 +90,7 @@ class Checkpoints:
         """The state that was kept last; None where there is none that is whole."""
         if not self.is_possible:
             return None
-        for path in sorted(self._paths(), key=_modified_ns, reverse=True):
+        for path in sorted(checkpoints(self._folder, self._trial_id), key=_modified_ns, reverse=True):
             with suppress(OSError, RuntimeError, pickle.UnpicklingError):
                 if path.name == f"{self._trial_id}.{_hash(path)}.pt":
                     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -95,11 +99,7 @@ class Checkpoints:
 
     def delete(self) -> None:
         """Keep none any more: the trial has a result, or starts from its beginning."""
-        for path in self._paths():
-            path.unlink(missing_ok=True)
-
-    def _paths(self) -> list[Path]:
-        return list((self._folder / FOLDER).glob(f"{self._trial_id}.*.pt"))
+        forget(self._folder, self._trial_id)
 
 
 class Keeper:
@@ -148,13 +148,17 @@ class Keeper:
             return
         kept = {name for name, parameter in self._model.named_parameters() if parameter.requires_grad}
         kept |= {name for name, _ in self._model.named_buffers()}
+        numpy_kind, numpy_keys, *numpy_rest = np.random.get_state(legacy=True)
         state = {
             **loop,
+            "made_by": _maker(),
             "model": {name: value for name, value in self._model.state_dict().items() if name in kept},
             "optimizer": self._optimizer.state_dict(),
             "random": {
                 "cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+                "python": random.getstate(),
+                "numpy": [numpy_kind, np.asarray(numpy_keys).tolist(), *numpy_rest],
             },
             "curve": [{**asdict(row), "metrics": dict(row.metrics)} for row in self._curve],
         }
@@ -170,7 +174,7 @@ class Keeper:
             Exception: whatever an optimizer raises that does not take back its own state; nothing here is usable then.
         """
         state = self._checkpoints.load()
-        if state is None:
+        if state is None or state["made_by"] != _maker():  # of two versions, nobody could say what the result is of
             return
         own = self._model.state_dict()
         with torch.no_grad():
@@ -183,10 +187,18 @@ class Keeper:
 
 def restore_random(state: Mapping[str, Any]) -> None:
     """Bring the random number generators to where they were."""
-    random: Mapping[str, Any] = state["random"]
-    torch.set_rng_state(random["cpu"])
-    for index, generator in enumerate(random["cuda"]):
+    saved: Mapping[str, Any] = state["random"]
+    torch.set_rng_state(saved["cpu"])
+    for index, generator in enumerate(saved["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(generator, index)
+    version, internal, gauss = saved["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = saved["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+
+
+def _maker() -> str:
+    return f"optbench {__version__} {commit()} torch {torch.__version__}"
 
 
 def _hash(path: Path) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Lease:
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
         self._path = path
-        os.register_at_fork(after_in_child=self._forget)
+        _leases.add(self)
 
     def release(self) -> None:
         """Let others have it."""
@@ -53,6 +54,17 @@ class Lease:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+_leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for taken in list(_leases):
+        taken._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def take(folder: Path, trial_id: str) -> Lease | None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -72,6 +73,7 @@ class Progress:
         self._num_done = 0
         self._num_failed = 0
         self._eta = Eta(num_trials=num_trials, num_slots=num_slots)
+        self._is_gone = False
         self._lines: dict[str, _Line] = {}
         self._last_line = self._begun = time.monotonic()
         self._live = Live(
@@ -92,7 +94,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live.is_started:
-            self._live.stop()
+            with suppress(OSError, SystemExit):
+                self._live.stop()
 
     def started(self, slot: str, trial: Trial) -> None:
         """A trial begins."""
@@ -125,18 +128,27 @@ class Progress:
         if status.failed:
             why = f": {reason.splitlines()[0]}" if reason else ""
             where = f" (log: {log})" if log else ""
-            self._console.print(f"[red]{status}[/] {escape(trial.title + why + where)}", soft_wrap=True)
+            self._print(f"[red]{status}[/] {escape(trial.title + why + where)}")
         if not self._console.is_terminal:
             self._line(f"{trial.title}: {status}")
 
     def message(self, text: str) -> None:
         """Something that people should read."""
-        warn(text)
+        with suppress(OSError, SystemExit):
+            warn(text)
 
     def _line(self, text: str, *, left: bool = True) -> None:
         self._last_line = time.monotonic()
         rest = f", {self._left()}" if left else ""
-        self._console.print(escape(f"[{self._num_done}/{self._num_trials}] {text}{rest}"), soft_wrap=True)
+        self._print(escape(f"[{self._num_done}/{self._num_trials}] {text}{rest}"))
+
+    def _print(self, text: str) -> None:
+        """Print a line, as long as anybody is there to read it: a sweep goes on without."""
+        if not self._is_gone:
+            try:
+                self._console.print(text, soft_wrap=True)
+            except (OSError, SystemExit):  # a terminal that was closed; a pipe, at whose end rich exits
+                self._is_gone = True
 
     def _left(self) -> str:
         seconds = self._eta.seconds_left(num_done=self._num_done, now=time.monotonic())

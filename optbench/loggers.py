@@ -96,12 +96,14 @@ class Tolerant:
 
     Args:
         logger: does the work, until it raises.
-        on_failure: called with the reason when it does. A `UsageError` passes: nothing has been trained then.
+        on_failure: called with the reason when it does.
+        passes_mistakes: whether a `UsageError` is raised, as long as nothing has been trained.
     """
 
-    def __init__(self, logger: Logger, *, on_failure: Callable[[str], None]) -> None:
+    def __init__(self, logger: Logger, *, on_failure: Callable[[str], None], passes_mistakes: bool = True) -> None:
         self._logger = logger
         self._on_failure = on_failure
+        self._passes_mistakes = passes_mistakes
 
     def start(self, trial: Trial, *, sweep: str) -> None:
         """As the logger does."""
@@ -118,8 +120,8 @@ class Tolerant:
     def _try(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except UsageError:
-            raise
         except Exception as error:
+            if isinstance(error, UsageError) and self._passes_mistakes:
+                raise
             self._logger = NullLogger()
             self._on_failure(f"{type(error).__name__}: {error}")

@@ -97,7 +97,7 @@ def cpu_name() -> str:
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
     """The GPUs that torch would find, as nvidia-smi tells; none where torch is installed without CUDA."""
-    if not _torch_has_cuda():
+    if not torch_has_cuda():
         return ()
     asked = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:
@@ -169,7 +169,7 @@ def _number_in(path: Path, name: str | None = None, *, unit: int = 1) -> int | N
 
 
 @functools.cache
-def _torch_has_cuda() -> bool:
+def torch_has_cuda() -> bool:
     """Read from torch's own file, since importing it takes a second."""
     with suppress(ImportError, OSError, ValueError):
         found = importlib.util.find_spec("torch")

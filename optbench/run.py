@@ -1,13 +1,17 @@
 """One trial from start to result: build, train, measure; whatever happens, it ends as a row."""
 
 import json
+import os
 import platform
+import random
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from optbench import components, memory
@@ -25,6 +29,9 @@ from optbench.seeding import stream
 from optbench.task import Task
 from optbench.train import Stepper, train
 from optbench.trial import CURVE_COLUMNS, Hardware, Trial
+
+MAX_WARNINGS = 100
+MAX_WARNING_LENGTH = 1000
 
 _loaded_data: dict[str, Any] = {}
 _checked: set[str] = set()
@@ -97,7 +104,7 @@ def run(
     clock = Clock(device)
     measurements: list[Measurement] = []
     summary: dict[str, Any] = {}
-    with _noted() as warned:
+    with _noted() as warned, _isolated():
         try:
             if trial.data is not None:
                 _load_data(trial.data, device)
@@ -144,8 +151,9 @@ def run(
             reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
             summary = {"reason": hidden(_text(reason)), "traceback": hidden(_text(trace))}
     if warned:
-        lines = dict.fromkeys(str(warning.message) for warning in warned)
-        summary["warnings"] = hidden(_text("\n".join(lines)))
+        lines = list(dict.fromkeys(str(warning.message)[:MAX_WARNING_LENGTH] for warning in warned))
+        more = [f"and {len(lines) - MAX_WARNINGS} more"] if len(lines) > MAX_WARNINGS else []
+        summary["warnings"] = hidden(_text("\n".join([*lines[:MAX_WARNINGS], *more])))
     return Result(
         status=status,
         summary=finite({**_final_figures(measurements, trial), **summary}),
@@ -172,7 +180,10 @@ def resolve_device(hardware: Hardware) -> torch.device:
 
 
 def _build(trial: Trial, device: torch.device) -> tuple[Task, torch.optim.Optimizer]:
-    torch.manual_seed(stream(trial.seed, "noise"))  # for optimizers that draw random numbers
+    noise = stream(trial.seed, "noise")  # for optimizers, and tasks of others, that draw random numbers
+    torch.manual_seed(noise)
+    random.seed(noise)
+    np.random.seed(noise % 2**32)
     task = _build_task(trial, device)
     return task, _build_optimizer(trial, task)
 
@@ -193,6 +204,28 @@ def _noted() -> Iterator[list[warnings.WarningMessage]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("default", category=UserWarning)
         yield caught
+
+
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """What a trial changes for its whole process is as it was for the next one."""
+    folder, dtype, has_grad = Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()
+    anomaly, benchmark = torch.is_anomaly_enabled(), torch.backends.cudnn.benchmark
+    strict = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    precision = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None)
+        torch.set_grad_enabled(has_grad)
+        torch.autograd.set_detect_anomaly(anomaly)
+        torch.use_deterministic_algorithms(strict, warn_only=only_warns)
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.benchmark = benchmark
+        with suppress(OSError):
+            os.chdir(folder)
 
 
 def _check_metrics(first: Measurement, trial: Trial) -> None:

@@ -13,7 +13,7 @@ EXIT_TERMINATED = 143
 
 
 class Signals:
-    """While it is entered, a first signal asks to stop, and a second Ctrl-C to stop at once.
+    """While it is entered, a first signal asks to stop, a second Ctrl-C to stop at once; a third one raises.
 
     Args:
         seconds: after so many, too, the sweep is asked to stop; None never.
@@ -69,4 +69,6 @@ class Signals:
         if self.received is None:
             self.received = signal.Signals(number)
         elif number == signal.SIGINT:
+            if self._is_urgent:  # what runs in this very process may not hear of anything else
+                raise KeyboardInterrupt
             self._is_urgent = True

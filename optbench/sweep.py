@@ -184,7 +184,8 @@ def search(
         sweep.execute(source)
         sweep.note(source.trials, overrides=overrides, command=command)
         show_found(source.found)
-        return sweep.show(source.trials)
+        num_unspent = 0 if source.is_exhausted else 1  # a budget that is not spent is no complete search
+        return sweep.show(source.trials) + num_unspent
 
 
 def show_plan(configs: Iterable[Mapping[str, Any]], **options: Any) -> int:
@@ -212,6 +213,7 @@ class _Sweep:
         self.store = Store(self.settings.results, self.settings.name)
         self.executor = _executor(self.settings, overrides=overrides, allowed=allowed)
         self._allowed = allowed
+        self._is_closed = False
         self._first = Trial.from_config(config)
         self._context = self.settings.context([self._first], allowed=allowed)
         self._signals = Signals(seconds=self.settings.limits.sweep_seconds)
@@ -224,13 +226,18 @@ class _Sweep:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.executor.close()
+        self._close()
         if isinstance(error, OSError):
             raise UsageError(
                 f"{self.store.folder} cannot be written to: {error}.\n"
                 "What was stored before is kept. Make room, or choose another place with results=<folder>: the same "
                 "command then runs what is missing."
             ) from error
+
+    def _close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self.executor.close()
 
     def note(self, trials: Sequence[Trial], *, overrides: Sequence[str], command: Sequence[str]) -> None:
         """Note in the store what is asked for."""
@@ -253,6 +260,7 @@ class _Sweep:
 
     def execute(self, source: "Source") -> None:
         """Run what the source gives, until it is exhausted or a signal or the time of the sweep ends it."""
+        from optbench.console import warn
         from optbench.live import Progress
 
         if source.is_exhausted:
@@ -260,6 +268,9 @@ class _Sweep:
         num_slots = self.executor.num_slots(self._context)
         with self._signals, Progress(num_trials=source.num_trials, num_slots=num_slots) as progress:
             self.executor.execute(source, context=self._context, observer=progress, interruption=self._signals)
+        self._close()
+        if self._signals.is_over:
+            warn("the time of the sweep is over (limits.sweep_seconds); the same command goes on.")
 
     def show(self, trials: Sequence[Trial]) -> int:
         """Show the table; returns how many trials have failed or have no result.

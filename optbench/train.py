@@ -87,9 +87,11 @@ def train(
         step, fetched, peak_rates = before["step"], list(before["fetched"]), before["peak_rates"]
         step_on.num_gradient_evaluations = before["gradient_evaluations"]
         clock.restore(before["clock"])
-        control.step = step
-        for _ in range(step):  # the stream is the same from the seed, and is gone through again
+        for control.step in range(1, step + 1):  # the stream is the same from the seed, and is gone through again
             next(batches)
+            if control.stop is not None:
+                yield measured({}, at=step, status=control.stop)
+                return
         restore_random(before)
     while status is None:
         if step and keeper is not None and (keeper.is_due or control.stop is Status.PREEMPTED):

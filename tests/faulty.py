@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -162,3 +164,34 @@ class Environment(Line):
             "gpu": float(os.environ.get("CUDA_VISIBLE_DEVICES", "-1")),
             "omp_threads": float(os.environ.get("OMP_NUM_THREADS", "-1")),
         }
+
+
+class LeavesChild(Line):
+    """Ends its process, and leaves a child that holds all that was open."""
+
+    def at_step(self, step: int) -> None:
+        if step == 3:
+            if os.fork() == 0:
+                time.sleep(60)
+                os._exit(0)
+            os._exit(7)
+
+
+class LeavesTraces(Line):
+    """Changes its process for good."""
+
+    def at_step(self, step: int) -> None:
+        if step == 3:
+            torch.set_default_dtype(torch.float64)
+            torch.set_grad_enabled(False)
+            torch.use_deterministic_algorithms(True)
+            torch.set_num_threads(2)
+            os.chdir("/")
+
+
+class Draws(Line):
+    """Draws from every generator of the process."""
+
+    def loss(self, batch: int) -> Tensor:
+        noise = random.random() + float(np.random.rand()) + torch.rand(()).item()
+        return super().loss(batch) * noise

@@ -16,6 +16,7 @@ from optbench.measurement import Measurement, Result, Status
 from optbench.run import run
 from optbench.trial import Trial
 from tests.conftest import MakeTrial
+from tests.test_executors import make
 
 OPTIMIZERS = [name for name in names("optimizer") if name != "custom" and "/" not in name]
 TRIAL = ("task=digits_mlp", "budget.num_steps=12", "evaluation.every_num_steps=5", "schedule=cosine")
@@ -46,6 +47,7 @@ def figures(result: Result) -> dict[str, Any]:
     return {"status": result.status, "curve": curve, "summary": summary}
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler, about itself
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_preempted_trial_goes_on_to_the_very_same_losses(name: str, make_trial: MakeTrial, tmp_path: Path) -> None:
     trial = make_trial(*TRIAL, f"optimizer={name}", *(["schedule=constant"] if _has_no_rate(name, make_trial) else []))
@@ -156,6 +158,24 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(
     assert result.status is Status.COMPLETED
     assert "no checkpoint was kept at step 5: [Errno 28] No space left on device" in result.summary["warnings"]
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_all_generators_of_the_process_go_on_too(tmp_path: Path) -> None:
+    trial = make("Draws", num_steps=12, every=5)
+    whole = run(trial, on_measurement=lambda _: None)
+    run_until(trial, tmp_path, step=5)
+    resumed = run_until(trial, tmp_path, step=None)
+    assert resumed.summary["resumed_at_step"] == 5
+    assert figures(resumed) == figures(whole)
+
+
+def test_a_checkpoint_of_another_version_is_none(
+    make_trial: MakeTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = make_trial(*TRIAL, "optimizer=adamw")
+    run_until(trial, tmp_path, step=5)
+    monkeypatch.setattr("optbench.checkpoint.__version__", "99.0")
+    assert "resumed_at_step" not in run_until(trial, tmp_path, step=None).summary
 
 
 def test_the_clock_goes_on_too(make_trial: MakeTrial, tmp_path: Path) -> None:

@@ -22,8 +22,6 @@ from optbench.store import Store
 from optbench.trial import Trial
 from tests.handmade import config
 
-pytestmark = pytest.mark.xdist_group("executors")  # each starts processes that import torch
-
 LIMITS = Limits(trial_seconds=None, no_progress_seconds=60.0, sweep_seconds=None, grace_seconds=20.0)
 
 
@@ -139,6 +137,7 @@ def run(
 
 FAULTS = (
     "Killed",
+    "LeavesChild",
     "Segfault",
     "Exits",
     "Hangs",
@@ -174,6 +173,7 @@ def test_every_trial_of_a_sweep_with_faults_has_a_row(faulty: Ran) -> None:
     ("name", "status", "reason"),
     [
         ("Killed", "crashed", "killed by SIGKILL"),
+        ("LeavesChild", "crashed", "exit code 7"),
         ("Segfault", "crashed", "killed by SIGSEGV"),
         ("Exits", "crashed", "exit code 7"),
         ("Hangs", "timed_out", "limits.no_progress_seconds"),
@@ -238,8 +238,40 @@ def test_a_process_runs_many_trials_and_none_after_an_error_of_the_gpu(tmp_path:
     assert first == second != after
 
 
+def test_what_a_trial_changes_in_its_process_is_undone_for_the_next(tmp_path: Path) -> None:
+    trials = {"traces": make("LeavesTraces"), "after": make("Line")}
+    after = run(LocalExecutor(num_slots=1, jobs_per_gpu=1), trials, context(tmp_path / "one")).record("after")
+    alone = run(SerialExecutor(), {"after": make("Line")}, context(tmp_path / "other")).record("after")
+    for record in (after, alone):
+        for part in ("curve", "summary"):
+            record[part].pop("seconds")
+    assert [after[part] for part in ("status", "curve", "summary")] == [
+        alone[part] for part in ("status", "curve", "summary")
+    ]
+
+
+def test_a_module_that_ends_its_process_costs_its_own_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTBENCH_IS_DEADLY", "1")
+    trials = {"deadly": make("Line", _target_="tests.deadly.Task"), "good": make("Line")}
+    executor = LocalExecutor(num_slots=1, jobs_per_gpu=1)
+    executor.check(list(trials.values()), context(tmp_path))
+    ran = run(executor, trials, context(tmp_path))
+    assert ran.record("deadly")["status"] == "crashed"
+    assert "exit code 5" in ran.record("deadly")["summary"]["reason"]
+    assert ran.record("good")["status"] == "completed"
+
+
+def test_a_trial_that_another_sweep_preempted_is_taken_over(tmp_path: Path) -> None:
+    slow, watch = make("Slow", pause=0.01, num_steps=100, every=1), Watch()
+    asked = Asked(when=lambda: watch.step >= 5)
+    run(SerialExecutor(), {"slow": slow}, context(tmp_path), asked=asked, watch=watch)
+    ran = run(SerialExecutor(), {"slow": slow}, context(tmp_path))  # planned when there was no result
+    assert ran.record("slow")["status"] == "completed"
+    assert ran.record("slow")["summary"]["resumed_at_step"] >= 5
+
+
 def test_a_worker_is_born_with_its_gpu_and_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr("optbench.executors.local.gpus", lambda: ["3", "5"])
     trials = {str(seed): make("Environment", seed=seed, num_steps=30) for seed in range(8)}
     where = dataclasses.replace(
         context(tmp_path), hardware=(dataclasses.replace(make("Line").hardware, device="auto", num_threads=2),)

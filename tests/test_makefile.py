@@ -17,8 +17,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("makefile")
-
 MAKEFILE = Path(__file__).parent.parent / "Makefile"
 
 PINS = "numpy==2.0.0\ntorch==9.9.9\ntorchvision==1.0.0\n"
@@ -333,7 +331,7 @@ def test_the_checks_get_their_tools_and_the_optional_dependencies(either: Checko
     assert extras.endswith("--constraint constraints.txt --editable .[dev,lora,ray,slurm,vit,zoo]")
 
 
-PARALLEL = ["--numprocesses=auto", "--dist=loadgroup", "-p", "no:benchmark"]
+PARALLEL = ["--numprocesses=auto", "--dist=loadfile", "-p", "no:benchmark"]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-pytestmark = pytest.mark.xdist_group("packaging")  # the wheel and its environments are made once
-
 ROOT = Path(__file__).parent.parent
 # Where each folder of the checkout lies once it is installed.
 PACKAGES = {"optbench": "optbench", "tasks": "optbench/tasks", "conf": "optbench/conf"}

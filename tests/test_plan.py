@@ -335,7 +335,7 @@ def test_the_gpus_are_those_that_may_be_seen(tmp_path: Path, monkeypatch: pytest
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(machine, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr(machine, "torch_has_cuda", lambda: True)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for visible, names in ((None, ["NVIDIA H200", "NVIDIA L4"]), ("1", ["NVIDIA L4"]), ("GPU-aa", ["NVIDIA H200"])):
         if visible is not None:
@@ -344,7 +344,7 @@ def test_the_gpus_are_those_that_may_be_seen(tmp_path: Path, monkeypatch: pytest
     assert machine.gpus.__wrapped__()[0].total_bytes == 143771 * 2**20
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert machine.gpus.__wrapped__() == ()
-    monkeypatch.setattr(machine, "_torch_has_cuda", lambda: False)
+    monkeypatch.setattr(machine, "torch_has_cuda", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert machine.gpus.__wrapped__() == (), "a torch without CUDA finds none"
 
@@ -358,7 +358,7 @@ def test_the_same_machine_is_told_with_and_without_torch() -> None:
     assert machine.device_names("cpu") == {found["device"]}
     assert found["commit"] == machine.commit()
     assert all(machine.version(package) == version for package, version in found["packages"].items())
-    assert machine._torch_has_cuda() is (torch.version.cuda is not None)
+    assert machine.torch_has_cuda() is (torch.version.cuda is not None)
 
 
 def test_a_groups_memory_limit_counts_if_less_is_left_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

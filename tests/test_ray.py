@@ -30,8 +30,6 @@ from optbench.store import Store
 from optbench.trial import Trial
 from tests.conftest import MakeTrial
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 # A machine that is gone is noticed after seconds, not after half a minute.
 IMPATIENT = {"health_check_period_ms": 1000, "health_check_failure_threshold": 4}
 MACHINE = {"num_cpus": 1, "include_log_monitor": False}

@@ -18,8 +18,6 @@ import pytest
 from optbench import lease
 from optbench.store import Store
 
-pytestmark = pytest.mark.xdist_group("reliability")  # each starts processes that import torch
-
 ROOT = Path(__file__).parent.parent
 NUM_KILLS = int(os.environ.get("OPTBENCH_NUM_KILLS", "4"))
 

@@ -32,8 +32,6 @@ from tests import slurm_cluster as slurm
 from tests.faulty import Slow
 from tests.handmade import config, result
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 ROOT = Path(__file__).parent.parent
 SETTINGS: dict[str, Any] = {
     "num_workers": 1,

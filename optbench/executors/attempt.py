@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from optbench.environment import environment
 from optbench.errors import UsageError
 from optbench.execution import Context, Event, Finished, Held, Job, Measured, Message, Refused, Started
 from optbench.executors.printing import printing_to
+from optbench.leftovers import forget
 from optbench.loggers import Logger, Tolerant
 from optbench.measurement import Measurement, Status
 from optbench.run import resolve_device, run
@@ -31,6 +33,7 @@ def attempt(
     control: Control,
     report: Callable[[Event], None],
     log: Path | None = None,
+    is_first: bool = True,
 ) -> None:
     """Run a trial and store its result, unless another process is at it or has stored it.
 
@@ -42,6 +45,7 @@ def attempt(
         control: tells how far the trial is, and may end it.
         report: takes what happens; the last event is `Finished`, `Held` or `Refused`.
         log: where to keep what is printed meanwhile, on file descriptors 1 and 2; None leaves them alone.
+        is_first: whether a logger that cannot even start is a mistake, which ends the sweep.
 
     Raises:
         KeyboardInterrupt: passed on; an interrupted trial is no result.
@@ -57,10 +61,16 @@ def attempt(
         try:
             stored = store.modified_ns(trial.id)
             if stored is not None and stored != job.replaces and (record := store.read(trial.id)) is not None:
-                report(_finished(trial, Status(record["status"]), record, was_stored=True))
-                return
+                status = Status(record["status"])
+                if status is not Status.PREEMPTED:  # by another sweep, which has left it to us
+                    report(_finished(trial, status, record, was_stored=True))
+                    return
+                job = replace(job, replaces=stored)
+            elif stored is not None and (store.read(trial.id) or {}).get("status") != Status.PREEMPTED:
+                forget(store.folder, trial.id)  # it is to be made again, from the beginning
             with nullcontext() if log is None else printing_to(log):  # under the lease: the file is ours
-                done = _run(job, context=context, store=store, logger=logger, control=control, report=report)
+                tracked = Tolerant(logger, on_failure=partial(_say, report), passes_mistakes=is_first)
+                done = _run(job, context=context, store=store, tracked=tracked, control=control, report=report)
                 if log is not None and (trace := done.summary.get("traceback")):
                     print(trace, file=sys.stderr)
             printed = log is not None and log.exists()
@@ -78,19 +88,13 @@ def _run(
     *,
     context: Context,
     store: Store,
-    logger: Logger,
+    tracked: Logger,
     control: Control,
     report: Callable[[Event], None],
 ) -> Finished:
     trial = job.trial
     found = {**environment(resolve_device(trial.hardware)), "trials_at_a_time": job.at_a_time}
     report(Started(trial_id=trial.id, environment=found))
-    tracked = Tolerant(
-        logger,
-        on_failure=lambda reason: report(
-            Message(text=f"the logger has failed and this trial goes on without it: {reason}")
-        ),
-    )
     tracked.start(trial, sweep=store.sweep)
     checkpoints = Checkpoints(store.folder, trial, every_seconds=context.checkpoint_seconds)
 
@@ -105,6 +109,10 @@ def _run(
         checkpoints.delete()
     tracked.finish(result.summary, succeeded=result.status.succeeded)
     return _finished(trial, result.status, {"summary": result.summary, "timing": result.timing})
+
+
+def _say(report: Callable[[Event], None], reason: str) -> None:
+    report(Message(text=f"the logger has failed and this trial goes on without it: {reason}"))
 
 
 def _finished(trial: Trial, status: Status, record: Mapping[str, Any], *, was_stored: bool = False) -> Finished:

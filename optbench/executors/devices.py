@@ -6,9 +6,13 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from optbench.machine import torch_has_cuda
+
 
 def gpus() -> list[str]:
-    """The GPUs that may be used, as `CUDA_VISIBLE_DEVICES` names them."""
+    """The GPUs that may be used, as `CUDA_VISIBLE_DEVICES` names them; none where torch is a build for CPUs."""
+    if not torch_has_cuda():
+        return []
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:

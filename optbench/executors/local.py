@@ -100,10 +100,12 @@ class LocalExecutor:
             OSError: the store cannot be written to.
         """
         self._start(context, num_trials=source.num_trials)
-        dispatch = Dispatch(source, observer=observer)
+        dispatch, most = Dispatch(source, observer=observer), self.num_slots(context)
         asked_to_stop: float | None = None
         while True:
             if not interruption.is_requested:
+                if len(self._slots) < min(most, source.num_trials):  # a search knows more as it goes on
+                    self._start(context, num_trials=source.num_trials)
                 for slot in self._slots:
                     if slot.is_idle and (job := dispatch.next()) is not None:
                         slot.give(replace(job, at_a_time=len(self._slots)))

@@ -28,6 +28,8 @@ from optbench.execution import (
     Started,
     StopTrial,
 )
+from optbench.executors.endings import ending, num_oom_kills
+from optbench.leftovers import forget
 from optbench.measurement import Measurement, Result, Status, columns
 from optbench.parsing import finite
 from optbench.store import Store
@@ -64,6 +66,7 @@ class Slot:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
         self._num_failed_starts = 0
+        self._guarded = -1
         # Of the trial that it is at:
         self._job: Job | None = None
         self._started: float | None = None
@@ -103,16 +106,18 @@ class Slot:
         if self._process is not None:
             return
         ours, theirs = socket.socketpair()
+        guard, self._guarded = os.pipe()
         with theirs, self._open_log() as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "optbench.executors.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", "optbench.executors.worker", str(theirs.fileno()), str(guard)],
+                pass_fds=[theirs.fileno(), guard],
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        os.close(guard)
         self._connection = Connection(ours.detach())
         self._send((self._context, list(sys.path)))
 
@@ -139,12 +144,19 @@ class Slot:
         if self._connection is None:
             return []
         events: list[Event | Checked] = []
+        # Asked before what it said is read. What it has forked may keep the connection open after its end.
+        has_ended = self._process is not None and self._process.poll() is not None
         try:
             while self._connection is not None and self._connection.poll(0):
                 message = self._connection.recv()
+                told = getattr(message, "trial_id", None)
+                if told is not None and (self._job is None or told != self._job.trial.id):
+                    continue  # of a trial that is over, or from a process that it had forked
                 self._note(message)
                 events.append(message)
         except (EOFError, OSError):
+            return events + self._lost()
+        if has_ended and self._process is not None:
             return events + self._lost()
         if self._job is not None and self._started is None:
             return events + (self._lost() if time.monotonic() - self._moved > SECONDS_TO_BEGIN else [])
@@ -186,7 +198,7 @@ class Slot:
         self._step = 0
         self._measurements = []
         self._found = NOWHERE
-        self._num_oom_kills = _num_oom_kills()
+        self._num_oom_kills = num_oom_kills()
 
     def _send(self, message: object) -> None:
         assert self._connection is not None
@@ -197,10 +209,12 @@ class Slot:
         """Keep what a row would need if the process died now."""
         match event:
             case Started():
-                self._started = self._moved = time.monotonic()
+                self._moved = time.monotonic()
                 self._found = event.environment
-                self._num_failed_starts = 0
             case Progressed():
+                if self._started is None:
+                    self._started = self._moved = time.monotonic()
+                    self._num_failed_starts = 0
                 if event.step != self._step:
                     self._step, self._moved = event.step, time.monotonic()
             case Measured():
@@ -230,7 +244,7 @@ class Slot:
     def _lost(self) -> list[Event | Checked]:
         """The process has ended by itself, or does not come to begin."""
         assert self._process is not None
-        num_oom_kills = self._num_oom_kills
+        num_before = self._num_oom_kills
         code = self._end_process()
         job = self._job
         if job is None:
@@ -239,14 +253,14 @@ class Slot:
             self._num_failed_starts += 1
             if self._num_failed_starts >= MAX_FAILED_STARTS:
                 self._clear()
-                return [Refused(text=f"worker processes end before they begin: {_ending(code)}.\n{self._log_tail()}")]
+                return [Refused(text=f"worker processes end before they begin: {ending(code)}.\n{self._log_tail()}")]
             self._job = None
             self.give(job)
             return []
-        is_oom = code == -signal.SIGKILL and _num_oom_kills() > num_oom_kills
+        is_oom = code == -signal.SIGKILL and num_oom_kills() > num_before
         status = Status.OUT_OF_MEMORY if is_oom else Status.CRASHED
         why = ", since the machine was out of memory" if is_oom else ""
-        return self._ended(status, f"its process ended: {_ending(code)}{why}")
+        return self._ended(status, f"its process ended: {ending(code)}{why}")
 
     def _ended(self, status: Status, reason: str) -> list[Event | Checked]:
         """Store the row of a trial whose process is gone."""
@@ -273,6 +287,8 @@ class Slot:
                 if self._store.modified_ns(trial_id) not in (None, job.replaces):
                     return [Held(trial_id=trial_id)]  # it had stored its result by then: whoever asks again is told
                 self._store.publish(job.trial, result, replaces=job.replaces)
+                if status is not Status.PREEMPTED:
+                    forget(self._store.folder, trial_id)
             finally:
                 taken.release()
         except OSError as error:
@@ -299,6 +315,7 @@ class Slot:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
+        os.close(self._guarded)
         with suppress(OSError):
             if not self._log_path.stat().st_size:
                 self._log_path.unlink()
@@ -319,22 +336,3 @@ class Slot:
             lines = self._log_path.read_text(errors="replace").strip().splitlines()
             return "\n".join([*lines[-5:], f"More in {self._log_path}."])
         return ""
-
-
-def _ending(code: int) -> str:
-    """How a process ended, in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    with suppress(ValueError):
-        return f"killed by {signal.Signals(-code).name}"
-    return f"killed by signal {-code}"
-
-
-def _num_oom_kills() -> int:
-    """How often the system has killed a process of this control group for want of memory, where it tells."""
-    for name in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        with suppress(OSError, ValueError):
-            for line in Path(name).read_text().splitlines():
-                if line.startswith("oom_kill "):
-                    return int(line.split()[1])
-    return 0

@@ -1,15 +1,16 @@
-"""The process that runs trials, one after another, for a `Slot`: `python -m optbench.executors.worker <descriptor>`.
+"""The process that runs trials, one after another, for a `Slot`: `optbench.executors.worker <socket> <guard>`.
 
 It is in a process group of its own, and so are the processes that a trial starts: they can be ended together. When its
 owner is gone, it ends itself and them, at once: whoever comes next finds the lease free.
 """
 
 import contextlib
-import ctypes
 import faulthandler
+import gc
 import os
 import queue
 import signal
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -23,7 +24,6 @@ from optbench.execution import Check, Checked, Context, Event, Finished, Job, Pr
 from optbench.measurement import Status
 
 SECONDS_BETWEEN_SIGNS = 1.0
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def main() -> None:
     # Slurm sends this one to every process of a job. What a trial starts does not inherit it, as if it were ignored.
     signal.signal(signal.SIGTERM, lambda *_: None)
     faulthandler.enable()
+    os.set_inheritable(int(sys.argv[1]), False)  # what a trial starts must not keep the connection open
     owner: Connection[Any, Any] = Connection(int(sys.argv[1]))
     context, sys.path[:] = owner.recv()
     _Worker(owner, context).work()
@@ -54,14 +55,14 @@ class _Worker:
 
     def work(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
-        import torch._dynamo  # noqa: F401  # while the owner is still planning; the first optimizer would import it
+        import torch._dynamo  # while the owner is still planning; the first optimizer would import it
 
         from optbench.checks import build_logger
         from optbench.executors.attempt import attempt
         from optbench.store import Store
 
         store = Store(Path(self._context.results), self._context.sweep)
-        logger = None
+        logger, is_first = None, True
         threading.Thread(target=self._give_signs, daemon=True).start()
         while not self._retires and (order := self._orders.get()) is not None:
             if isinstance(order, Check):
@@ -70,6 +71,8 @@ class _Worker:
             logger = logger or build_logger(self._context)
             self._control = Control()
             self._trial_id = order.trial.id
+            # torch is there. What happens from here on, even while the trial's classes are imported, is the trial's.
+            self._send(Progressed(trial_id=order.trial.id, step=0, loss=None))
             attempt(
                 order,
                 context=self._context,
@@ -78,8 +81,12 @@ class _Worker:
                 control=self._control,
                 report=self._report,
                 log=store.log(order.trial.id),
+                is_first=is_first,
             )
-            self._trial_id = None
+            self._trial_id, is_first = None, False
+            if torch.cuda.is_initialized():  # who shares the GPU shall not run out of memory for what nobody uses
+                gc.collect()
+                torch.cuda.empty_cache()
 
     def _check(self, order: Check) -> Checked:
         from optbench.checks import check_all
@@ -92,8 +99,11 @@ class _Worker:
     def _report(self, event: Event) -> None:
         if isinstance(event, Finished):
             # After an error of the GPU its context may be of no use; after a lack of memory it may be in pieces.
+            import torch
+
+            told = f"{event.summary.get('reason')} {event.summary.get('peak_bytes_are')}"
             self._retires = event.status is Status.OUT_OF_MEMORY or (
-                event.status is Status.CRASHED and "CUDA" in str(event.summary.get("reason"))
+                event.status is Status.CRASHED and ("CUDA" in told or torch.cuda.is_initialized())
             )
             event = replace(event, is_last=self._retires)
         self._send(event)
@@ -132,13 +142,15 @@ def _end_group() -> None:
 
 
 def _end_with_owner() -> None:
-    """Have Linux end this process when its owner dies, even while a trial holds Python's lock."""
-    if sys.platform == "linux":
-        owner = os.getppid()
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != owner:
-            _end_group()
+    """Have a guard end the whole group when the owner is gone, even while a trial is stopped or holds Python's lock.
+
+    The guard waits for the end of a pipe that the owner alone can write to.
+    """
+    guard = int(sys.argv[2])
+    subprocess.Popen(
+        ["/bin/sh", "-c", "read _; kill -KILL 0"], stdin=guard, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    os.close(guard)
 
 
 if __name__ == "__main__":
