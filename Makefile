@@ -69,8 +69,9 @@ unexport MAKEFLAGS MFLAGS MAKEOVERRIDES MAKE_TERMOUT MAKE_TERMERR
 # --- Checks -------------------------------------------------------------------------------------------------------
 
 _PYTEST := env -u MAKELEVEL .venv/bin/pytest
-# One process for each core. The tests of a file stay in one, since they share what is slow to make.
-_PARALLEL := --numprocesses=auto --dist=loadfile -p no:benchmark
+# One process for each core. The tests of a file stay in one, since they share what is slow to make; in the order of their
+# names, since slow files with few tests would come last, and leave cores idle.
+_PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder -p no:benchmark
 
 test: .venv/.dev ## Run the fast tests (PYTEST_FLAGS='-k sweep')
 	$(_PYTEST) $(_PARALLEL) --ignore=tests/benchmarks -m 'not verify' $(PYTEST_FLAGS)

@@ -67,7 +67,7 @@ def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
         peaks = {"cuda": "bytes allocated by a trial on the GPU", "cpu": "tensor bytes of a training step"}
         peak = " or ".join(text for kind, text in peaks.items() if (index["device_type"] == kind).any())
         threads = sorted({int(count) for count in index["num_threads"].dropna()})
-        most = int(index["trials_at_a_time"].max()) if "trials_at_a_time" in index else 1
+        most = max(map(int, index["trials_at_a_time"].dropna()), default=1) if "trials_at_a_time" in index else 1
         ran = "as the trials ran" + (f", up to {most} at a time, which slow each other down" if most > 1 else "")
         found.append(
             f"step: median seconds per training step, evaluation excluded, on {', '.join(devices)} "

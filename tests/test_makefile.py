@@ -331,7 +331,7 @@ def test_the_checks_get_their_tools_and_the_optional_dependencies(either: Checko
     assert extras.endswith("--constraint constraints.txt --editable .[dev,lora,ray,slurm,vit,zoo]")
 
 
-PARALLEL = ["--numprocesses=auto", "--dist=loadfile", "-p", "no:benchmark"]
+PARALLEL = ["--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder", "-p", "no:benchmark"]
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,7 @@ def test_the_index_says_what_the_files_say(store: Store) -> None:
             "device": "Abacus 3",
             "device_type": "cpu",
             "num_threads": 1,
+            "trials_at_a_time": 1,
             "torch": "2.10.0",
             "packages": '{"optbench": "0.1.0", "torch": "2.10.0"}',
             "modified_ns": path.stat().st_mtime_ns,

@@ -11,8 +11,11 @@ from optbench.machine import torch_has_cuda
 
 def gpus() -> list[str]:
     """The GPUs that may be used, as `CUDA_VISIBLE_DEVICES` names them; none where torch is a build for CPUs."""
-    if not torch_has_cuda():
-        return []
+    return visible_gpus() if torch_has_cuda() else []
+
+
+def visible_gpus() -> list[str]:
+    """Those that this process may see, as `CUDA_VISIBLE_DEVICES` names them, whatever torch can do with them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from optbench import __version__
 from optbench.control import Stop
 from optbench.execution import Checked, Context, Event, Held, Job, Refused
-from optbench.executors.devices import gpus
+from optbench.executors.devices import visible_gpus
 from optbench.executors.slot import Slot
 from optbench.trial import Trial
 
@@ -75,7 +75,7 @@ class RemoteSlot:
         if (reason := _misfit(setting)) is not None:
             return Refused(text=reason)
         sys.path += [folder for folder in setting.path if folder not in sys.path and Path(folder).exists()]
-        devices = [] if "CUDA_VISIBLE_DEVICES" in setting.environment else gpus()
+        devices = [] if "CUDA_VISIBLE_DEVICES" in setting.environment else visible_gpus()
         place = Place(host=platform.node(), gpus=devices)
         self._thread = threading.Thread(target=self._work, args=(setting, place), daemon=True)
         self._thread.start()
