@@ -6,6 +6,7 @@ from typing import Any
 
 from optbench.component import Component
 from optbench.control import Stop
+from optbench.errors import UsageError
 from optbench.measurement import Measurement, Status
 from optbench.trial import Hardware, Trial
 
@@ -48,6 +49,11 @@ class Context:
     limits: Limits
     checkpoint_seconds: float | None
     hardware: Sequence[Hardware]
+
+    @property
+    def num_threads(self) -> int:
+        """The most that a trial asks for."""
+        return max(hardware.num_threads for hardware in self.hardware)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +150,11 @@ class Refused:
 
     text: str
     is_store: bool = False
+
+    @property
+    def error(self) -> UsageError | OSError:
+        """What it is raised as, where the sweep is carried out."""
+        return OSError(self.text) if self.is_store else UsageError(self.text)
 
 
 Event = Started | Progressed | Measured | Finished | Held | Message | Refused

@@ -1,6 +1,5 @@
 """Optuna's journal of a study on the disk: opened whole, whatever happened to the processes that wrote to it."""
 
-import errno
 import fcntl
 import itertools
 import json
@@ -14,8 +13,9 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from optbench.lease import UNSUPPORTED
+
 FOLDER = "studies"
-_UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 
 # Its lines about every trial are no news beside our own display.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -74,7 +74,7 @@ class Lock(JournalFileOpenLock):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         except BaseException as error:
             os.close(self._descriptor)
-            if not isinstance(error, OSError) or error.errno not in _UNSUPPORTED:
+            if not isinstance(error, OSError) or error.errno not in UNSUPPORTED:
                 raise
             self._is_file = super().acquire()
 

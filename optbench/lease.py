@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = "leases"
-_UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
+UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def take(folder: Path, trial_id: str) -> Lease | None:
             os.close(descriptor)
             return None
         except OSError as error:
-            if error.errno not in _UNSUPPORTED:
+            if error.errno not in UNSUPPORTED:
                 os.close(descriptor)
                 raise
         if _is_still_there(descriptor, path):

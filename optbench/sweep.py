@@ -166,8 +166,9 @@ def search(
 
     configs = [study.configs({})[0] for study in studies]
     with _Sweep(configs[0], overrides=overrides, allowed=allowed) as sweep:
+        checker = Checker()
         for config in configs:
-            _trial(config, configs[0], checker=Checker())
+            _trial(config, configs[0], checker=checker)
         again = planning.to_run_again(sweep.settings.rerun, runs_here=sweep.executor.runs_here)
         source = TuningSource(
             studies,

@@ -1,11 +1,14 @@
 """Trials and results made by hand, for tests of what comes after training."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from optbench.component import Component
+from optbench.execution import Context, Limits
 from optbench.measurement import Result, Status
-from optbench.trial import Trial
+from optbench.trial import Hardware, Trial
 
 CONFIG: dict[str, Any] = {
     "task": {
@@ -36,6 +39,22 @@ CONFIG: dict[str, Any] = {
     "sweep": {"name": "default", "params": {"seed": "range(3)"}, "rerun": None},
     "results": "results",
 }
+
+
+def context(
+    results: Path, *, sweep: str = "default", hardware: Sequence[Hardware] = (), grace_seconds: float = 0.0
+) -> Context:
+    """What `optbench sweep` would hand to workers: no limits, no logger, and the catalogue's packages alone."""
+    return Context(
+        results=str(results),
+        sweep=sweep,
+        logger=Component(name="none", target="optbench.loggers.NullLogger", arguments={}),
+        allowed=(),
+        limits=Limits(trial_seconds=None, no_progress_seconds=None, sweep_seconds=None, grace_seconds=grace_seconds),
+        checkpoint_seconds=None,
+        hardware=hardware,
+    )
+
 
 FAILURES = [status for status in Status if not status.succeeded]
 

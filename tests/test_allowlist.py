@@ -11,13 +11,14 @@ from optbench.component import Component
 from optbench.compose import Composer
 from optbench.control import Control
 from optbench.errors import UsageError
-from optbench.execution import Context, Event, Job, Limits, Refused
+from optbench.execution import Event, Job, Refused
 from optbench.executors.attempt import attempt
 from optbench.loggers import NullLogger
 from optbench.store import Store
 from optbench.sweeper import split_allowed
 from optbench.trial import Trial
 from tests.conftest import MakeTrial
+from tests.handmade import context
 
 
 def part(target: str) -> tuple[str, Component]:
@@ -183,19 +184,10 @@ def test_who_runs_a_trial_checks_it_once_more(
     trial = make_trial(
         "task=quadratic", "optimizer=custom", "optimizer._target_=my_hostile_lab.make", "optimizer.lr=0.1"
     )
-    context = Context(
-        results=str(tmp_path),
-        sweep="default",
-        logger=Component(name="none", target="optbench.loggers.NullLogger", arguments={}),
-        allowed=(),
-        limits=Limits(trial_seconds=None, no_progress_seconds=None, sweep_seconds=None, grace_seconds=0.0),
-        checkpoint_seconds=None,
-        hardware=(),
-    )
     heard: list[Event] = []
     attempt(
         Job(trial=trial),
-        context=context,
+        context=context(tmp_path),
         store=Store(tmp_path, "default"),
         logger=NullLogger(),
         control=Control(),

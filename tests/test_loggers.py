@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from optbench.component import Component
 from optbench.control import Control
 from optbench.errors import UsageError
-from optbench.execution import Context, Event, Finished, Job, Limits, Message
+from optbench.execution import Event, Finished, Job, Message
 from optbench.executors.attempt import attempt
 from optbench.loggers import NullLogger, WandbLogger
 from optbench.measurement import Measurement, Status
 from optbench.store import Store
 from optbench.trial import Trial
 from tests.conftest import MakeTrial
+from tests.handmade import context
 
 QUICK = ["task=quadratic", "budget.num_steps=20", "evaluation.every_num_steps=10"]
 
@@ -40,20 +40,11 @@ class Recorder:
 
 
 def run(trials: list[Trial], logger: NullLogger | WandbLogger | Recorder, results: Path) -> list[Status]:
-    context = Context(
-        results=str(results),
-        sweep="default",
-        logger=Component(name="none", target="optbench.loggers.NullLogger", arguments={}),
-        allowed=(),
-        limits=Limits(trial_seconds=None, no_progress_seconds=None, sweep_seconds=None, grace_seconds=0.0),
-        checkpoint_seconds=None,
-        hardware=(),
-    )
     events: list[Event] = []
     for trial in trials:
         attempt(
             Job(trial=trial),
-            context=context,
+            context=context(results),
             store=Store(results, "default"),
             logger=logger,
             control=Control(),

@@ -17,10 +17,9 @@ pytest.importorskip("ray")
 from ray.cluster_utils import Cluster
 
 from optbench import __version__, lease
-from optbench.component import Component
 from optbench.compose import Composer
 from optbench.errors import UsageError
-from optbench.execution import Checked, Context, Finished, Held, Job, Limits, Measured, Refused, Started
+from optbench.execution import Checked, Context, Finished, Held, Job, Measured, Refused, Started
 from optbench.executors import Listed, ray
 from optbench.executors.cluster import Lost
 from optbench.executors.ray import RayExecutor
@@ -28,6 +27,7 @@ from optbench.executors.remote import Place, RemoteSlot, Setting
 from optbench.measurement import Measurement, Status
 from optbench.store import Store
 from optbench.trial import Trial
+from tests import handmade
 from tests.conftest import MakeTrial
 
 # A machine that is gone is noticed after seconds, not after half a minute.
@@ -55,15 +55,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def context(tmp_path: Path, make_trial: MakeTrial) -> Context:
-    return Context(
-        results=str(tmp_path),
-        sweep="default",
-        logger=Component(name="none", target="optbench.loggers.NullLogger", arguments={}),
-        allowed=(),
-        limits=Limits(trial_seconds=None, no_progress_seconds=None, sweep_seconds=None, grace_seconds=60.0),
-        checkpoint_seconds=None,
-        hardware=[make_trial("hardware=cpu").hardware],
-    )
+    return handmade.context(tmp_path, hardware=[make_trial("hardware=cpu").hardware], grace_seconds=60.0)
 
 
 MakeTrials = Callable[..., list[Trial]]

@@ -69,7 +69,7 @@ def _num_slots(context: Context) -> int | None:
         return None
     # A cluster that does not bind processes to cores shows all of the machine's.
     num_own = min(num_cores(), int(os.environ.get("SLURM_CPUS_ON_NODE", num_cores())))
-    return max(1, num_own // max(hardware.num_threads for hardware in context.hardware))
+    return max(1, num_own // context.num_threads)
 
 
 def _requeue(max_requeues: int) -> None:

@@ -1,5 +1,6 @@
 """What this machine has to run trials on; asked without torch, which takes its time and the GPU's memory."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -18,6 +19,11 @@ def visible_gpus() -> list[str]:
     """Those that this process may see, as `CUDA_VISIBLE_DEVICES` names them, whatever torch can do with them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return list(_gpus_of_machine())
+
+
+@functools.cache  # asked for each time that slots are counted
+def _gpus_of_machine() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     with suppress(OSError, subprocess.TimeoutExpired):
@@ -26,6 +32,11 @@ def visible_gpus() -> list[str]:
         if answer.returncode == 0:
             return answer.stdout.split()
     return []
+
+
+def thread_variables(num_threads: int) -> dict[str, str]:
+    """Variables that a process has to be born with to compute with so many threads."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(num_threads))
 
 
 def num_cores() -> int:

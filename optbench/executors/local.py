@@ -8,7 +8,7 @@ from multiprocessing.connection import wait
 from optbench.errors import UsageError
 from optbench.execution import Checked, Context, Refused
 from optbench.executors import Interruption, Observer, Source
-from optbench.executors.devices import gpus, num_cores
+from optbench.executors.devices import gpus, num_cores, thread_variables
 from optbench.executors.dispatch import Dispatch
 from optbench.executors.slot import Slot
 from optbench.trial import Trial
@@ -37,8 +37,7 @@ class LocalExecutor:
 
     def places(self, context: Context) -> Sequence[tuple[str, Mapping[str, str]]]:
         """The name of each slot, and the variables that its process is born with."""
-        num_threads = max(hardware.num_threads for hardware in context.hardware)
-        threads = {name: str(num_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        threads = thread_variables(context.num_threads)
         devices = gpus() if any(hardware.device != "cpu" for hardware in context.hardware) else []
         if devices:
             num_slots = self._num_slots or len(devices) * self._jobs_per_gpu
@@ -48,7 +47,7 @@ class LocalExecutor:
                 name = f"cuda:{device}" if num_slots <= len(devices) else f"cuda:{device} ({turn + 1})"
                 places.append((name, {**threads, "CUDA_VISIBLE_DEVICES": device}))
             return places
-        num_slots = self._num_slots or max(1, num_cores() // num_threads)
+        num_slots = self._num_slots or max(1, num_cores() // context.num_threads)
         return [(f"cpu {number}", threads) for number in range(num_slots)]
 
     runs_here = True
@@ -126,11 +125,9 @@ class LocalExecutor:
                 time.sleep(SECONDS_TO_WAIT)
             is_late = asked_to_stop is not None and time.monotonic() - asked_to_stop > context.limits.grace_seconds
             for slot in busy:
-                trial = slot.trial
-                assert trial is not None
                 for event in slot.kill() if is_late else slot.poll():
                     if isinstance(event, Refused):
-                        raise OSError(event.text) if event.is_store else UsageError(event.text)
+                        raise event.error
                     if not isinstance(event, Checked) and (stop := dispatch.hear(slot.name, event)) is not None:
                         slot.stop(stop)
 

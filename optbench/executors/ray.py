@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from optbench import __version__, lease
+from optbench import __version__
 from optbench.errors import UsageError
 from optbench.execution import Checked, Context, Finished, Held, Job, Refused
 from optbench.executors import Interruption, Observer, Source
 from optbench.executors.cluster import Cluster, Lost
+from optbench.executors.devices import thread_variables
 from optbench.executors.dispatch import Dispatch
+from optbench.executors.endings import store_lost
 from optbench.executors.remote import News, Place, Setting
 from optbench.executors.slot import NOWHERE
 from optbench.measurement import Result, Status
@@ -208,8 +210,7 @@ class RayExecutor:
             probe.parent.mkdir(parents=True, exist_ok=True)
             probe.touch()
             variables = {name: value for name, value in os.environ.items() if name.startswith("OPTBENCH_")}
-            num_threads = max(hardware.num_threads for hardware in context.hardware)
-            variables |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(num_threads))
+            variables |= thread_variables(context.num_threads)
             if "GPU" not in self._shares:
                 variables["CUDA_VISIBLE_DEVICES"] = ""
             self._setting = Setting(
@@ -221,7 +222,7 @@ class RayExecutor:
         """What a slot takes of a machine, in Ray's words."""
         cpus, gpus = self._cpus_per_slot, self._gpus_per_slot
         if cpus is None:
-            cpus = max(hardware.num_threads for hardware in context.hardware)
+            cpus = context.num_threads
         if gpus is None:
             may_use = any(hardware.device != "cpu" for hardware in context.hardware)
             gpus = 1 if may_use and any(machine.get("GPU") for machine in machines) else 0
@@ -277,7 +278,7 @@ class RayExecutor:
                 continue
             for event in [answer] if isinstance(answer, Refused) else answer:
                 if isinstance(event, Refused):
-                    raise OSError(event.text) if event.is_store else UsageError(event.text)
+                    raise event.error
                 yield lane, event
 
     def _name(self, place: Place) -> str:
@@ -295,24 +296,14 @@ class RayExecutor:
         """What becomes of a trial whose slot is gone: it is asked for again, or has crashed once too often."""
         if num_lost <= self._max_lost:
             return Held(trial_id=job.trial.id)
-        store = Store(Path(context.results), context.sweep)
-        taken = lease.take(store.folder, job.trial.id)
-        if taken is None:
-            return Held(trial_id=job.trial.id)
-        try:
-            if store.modified_ns(job.trial.id) not in (None, job.replaces):
-                return Held(trial_id=job.trial.id)  # it had come to its end: the next slot finds out how
-            result = Result(
-                status=Status.CRASHED,
-                summary={"num_steps": 0, "reason": f"its machine, or Ray's part of it, was lost {num_lost} times"},
-                curve={},
-                timing={"train_seconds": None, "step_seconds": None},
-                environment=NOWHERE,
-            )
-            store.publish(job.trial, result, replaces=job.replaces)
-        finally:
-            taken.release()
-        return Finished(trial_id=job.trial.id, status=result.status, summary=result.summary, timing=result.timing)
+        result = Result(
+            status=Status.CRASHED,
+            summary={"num_steps": 0, "reason": f"its machine, or Ray's part of it, was lost {num_lost} times"},
+            curve={},
+            timing={"train_seconds": None, "step_seconds": None},
+            environment=NOWHERE,
+        )
+        return store_lost(job, result, store=Store(Path(context.results), context.sweep))
 
     def _waiting(self, cluster: Cluster) -> str | None:
         """Said once, when no slot has come about for a while."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from optbench.checks import build_logger, check_all
 from optbench.control import Control
-from optbench.errors import UsageError
 from optbench.execution import Context, Event, Finished, Held, Measured, Message, Refused
 from optbench.executors import Interruption, Observer, Source
 from optbench.executors.attempt import attempt
@@ -87,6 +86,6 @@ class _Watch:
             case Message():
                 self._observer.message(event.text)
             case Refused():
-                raise OSError(event.text) if event.is_store else UsageError(event.text)
+                raise event.error
             case _:
                 self.is_held = isinstance(event, Held)

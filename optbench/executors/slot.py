@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from optbench import lease
 from optbench.control import Stop
 from optbench.execution import (
     Check,
@@ -28,8 +27,7 @@ from optbench.execution import (
     Started,
     StopTrial,
 )
-from optbench.executors.endings import ending, num_oom_kills
-from optbench.leftovers import forget
+from optbench.executors.endings import ending, num_oom_kills, store_lost
 from optbench.measurement import Measurement, Result, Status, columns
 from optbench.parsing import finite
 from optbench.store import Store
@@ -266,42 +264,20 @@ class Slot:
         """Store the row of a trial whose process is gone."""
         job, started = self._job, self._started
         assert job is not None
-        trial_id = job.trial.id
         last = self._measurements[-1] if self._measurements else None
-        summary: dict[str, Any] = {"num_steps": self._step, "reason": reason}
-        timing = {"train_seconds": last.seconds if last is not None else None, "step_seconds": None}
-        log = self._store.log(trial_id)
+        wall_seconds = None if started is None else time.monotonic() - started
         result = Result(
             status=status,
-            summary={**summary, "wall_seconds": None if started is None else time.monotonic() - started},
+            summary={"num_steps": self._step, "reason": reason, "wall_seconds": wall_seconds},
             curve=finite(columns(self._measurements)),
-            timing=timing,
+            timing={"train_seconds": last.seconds if last is not None else None, "step_seconds": None},
             environment=self._found,
         )
         self._clear()
         try:
-            taken = lease.take(self._store.folder, trial_id)
-            if taken is None:
-                return [Held(trial_id=trial_id)]
-            try:
-                if self._store.modified_ns(trial_id) not in (None, job.replaces):
-                    return [Held(trial_id=trial_id)]  # it had stored its result by then: whoever asks again is told
-                self._store.publish(job.trial, result, replaces=job.replaces)
-                if status is not Status.PREEMPTED:
-                    forget(self._store.folder, trial_id)
-            finally:
-                taken.release()
+            return [store_lost(job, result, store=self._store)]
         except OSError as error:
             return [Refused(text=str(error), is_store=True)]
-        return [
-            Finished(
-                trial_id=trial_id,
-                status=status,
-                summary=result.summary,
-                timing=timing,
-                log=str(log) if log.exists() and log.stat().st_size else None,
-            )
-        ]
 
     def _end_process(self) -> int:
         """End the process and its group; how it ended: an exit code, or a signal's number below 0."""
