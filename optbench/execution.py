@@ -7,8 +7,9 @@ from typing import Any
 from optbench.component import Component
 from optbench.control import Stop
 from optbench.errors import UsageError
+from optbench.hardware import Hardware
 from optbench.measurement import Measurement, Status
-from optbench.trial import Hardware, Trial
+from optbench.trial import Trial
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from optbench import components, machine
 from optbench.errors import UsageError
+from optbench.hardware import Hardware
 from optbench.parsing import json_safe
 from optbench.plan import LOCAL, Plan, runs_here
 from optbench.store import sweeps
-from optbench.trial import Hardware, Trial
+from optbench.trial import Trial
 
 if TYPE_CHECKING:
     from optbench.executors import Executor

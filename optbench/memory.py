@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of all tensors in the optimizer's state; storage that is shared counts once."""
     storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
         for state in optimizer.state.values()
         for tensor in _tensors(state)
     }

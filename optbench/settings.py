@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optbench.component import DESCRIPTION
+from optbench.hardware import SINCE
 
 # Keys of a config that do not tell two settings apart: they describe or advise. Nor does the place of data that are
 # known by their hash.
@@ -109,6 +110,10 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for name, value in config.items():
         key = f"{prefix}{name}"
         if key in NOT_COMPARED or (key == "data.path" and config.get("sha256")):
+            continue
+        if (
+            prefix == "hardware." and name in SINCE and value == SINCE[name]
+        ):  # as in a config from before there was the key
             continue
         if isinstance(value, dict) and value:
             yield from _flatten(value, f"{key}.")

@@ -11,8 +11,10 @@ from optbench.checkpoint import Keeper, restore_random
 from optbench.clock import Clock
 from optbench.component import Capability
 from optbench.control import Control
+from optbench.hardware import Hardware
 from optbench.measurement import Measurement, Status
 from optbench.schedule import Schedule
+from optbench.stepper import Stepper
 from optbench.task import Task
 from optbench.trial import Budget, Target
 
@@ -26,6 +28,7 @@ def train(
     schedule: Schedule,
     *,
     capabilities: Set[Capability] = frozenset(),
+    hardware: Hardware | None = None,
     max_grad_norm: float | None = None,
     budget: Budget,
     every_num_steps: int,
@@ -44,6 +47,7 @@ def train(
         optimizer: holds the model's parameters; its groups' `lr` are the peak rates.
         schedule: factor of the peak rate for each progress.
         capabilities: what the optimizer needs that SGD does not.
+        hardware: how a step is computed; None is in the plain way.
         max_grad_norm: the gradient is scaled down to this global norm where it is longer.
         budget: when to end.
         every_num_steps: steps from one measurement to the next.
@@ -60,7 +64,7 @@ def train(
         and lr are those at the end of the block in which that was seen.
     """
     peak_rates = [rate(group) for group in optimizer.param_groups]
-    step_on = Stepper(task.loss, optimizer, capabilities=capabilities, max_grad_norm=max_grad_norm)
+    step_on = Stepper(task.loss, optimizer, capabilities=capabilities, max_grad_norm=max_grad_norm, hardware=hardware)
     swap = _swapper(optimizer, capabilities)
     batches = task.batches()
     losses: list[Tensor] = []  # of the block under way, on the device
@@ -85,7 +89,7 @@ def train(
     else:
         before = keeper.resumed
         step, fetched, peak_rates = before["step"], list(before["fetched"]), before["peak_rates"]
-        step_on.num_gradient_evaluations = before["gradient_evaluations"]
+        step_on.load_state_dict(before["stepper"])
         clock.restore(before["clock"])
         for control.step in range(1, step + 1):  # the stream is the same from the seed, and is gone through again
             next(batches)
@@ -100,7 +104,7 @@ def train(
                     "step": step,
                     "fetched": fetched,
                     "peak_rates": peak_rates,
-                    "gradient_evaluations": step_on.num_gradient_evaluations,
+                    "stepper": step_on.state_dict(),
                     "clock": clock.state,
                 }
             )
@@ -142,71 +146,6 @@ def train(
         elif spent:
             status = Status.COMPLETED
         yield measured(metrics, at=step, status=status)
-
-
-class Stepper:
-    """One optimizer step on a minibatch, in the way that the optimizer needs it.
-
-    Args:
-        loss: of a minibatch, with a graph behind it.
-        optimizer: takes the step.
-        capabilities: of the optimizer.
-        max_grad_norm: clips the gradient; None does not.
-
-    Attributes:
-        num_gradient_evaluations: backward passes so far.
-    """
-
-    def __init__(
-        self,
-        loss: Callable[[Any], Tensor],
-        optimizer: torch.optim.Optimizer,
-        *,
-        capabilities: Set[Capability],
-        max_grad_norm: float | None,
-    ) -> None:
-        self.num_gradient_evaluations = 0
-        self._loss = loss
-        self._optimizer = optimizer
-        self._max_grad_norm = max_grad_norm
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._create_graph = Capability.CREATE_GRAPH in capabilities
-        self._closure_alone = Capability.CLOSURE in capabilities
-        self._extra_pass = Capability.EXTRA_PASS in capabilities
-
-    def __call__(self, batch: Any) -> Tensor:
-        """Take the step; the loss before it, on the device and without a graph."""
-        if self._closure_alone:
-            losses: list[Tensor] = []
-
-            def closure() -> Tensor:
-                losses.append(self._backward(batch))
-                return losses[-1]
-
-            self._optimizer.step(closure)  # type: ignore[arg-type]
-            return losses[0]
-        loss = self._backward(batch)
-        if self._extra_pass:
-            self._optimizer.step(lambda: self._backward(batch))  # type: ignore[arg-type, return-value]
-        else:
-            self._optimizer.step()
-        if self._create_graph:
-            self._optimizer.zero_grad()  # gradients with a graph keep themselves alive
-        return loss
-
-    def _backward(self, batch: Any) -> Tensor:
-        self.num_gradient_evaluations += 1
-        self._optimizer.zero_grad()
-        loss = self._loss(batch)
-        if self._create_graph:  # not `backward(create_graph=True)`, which warns of the cycle that `__call__` breaks
-            gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
-            for parameter, gradient in zip(self._parameters, gradients, strict=True):
-                parameter.grad = gradient
-        else:
-            loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
-        if self._max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
-        return loss.detach()
 
 
 def rate(group: dict[str, Any]) -> float:

@@ -11,6 +11,8 @@ from typing import Any, Literal, Self, TypeVar
 
 from optbench.component import Capability, Component, OptimizerComponent, component, optimizer_component
 from optbench.errors import UsageError, unknown
+from optbench.hardware import SINCE, Hardware
+from optbench.hardware import asked as asked_of_hardware
 from optbench.parsing import json_safe, parse, parse_mapping, parse_value
 
 T = TypeVar("T")
@@ -71,14 +73,6 @@ class LrScaling:
         """What the rate is multiplied by."""
         ratio = batch_size / self.base_batch_size
         return ratio if self.rule == "linear" else math.sqrt(ratio)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hardware:
-    """What to train on: `auto` takes the GPU where there is one."""
-
-    device: Literal["auto", "cpu", "cuda"]
-    num_threads: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +156,8 @@ class Trial:
             ("budget.seconds", self.budget.seconds),
             ("evaluation.every_num_steps", self.evaluation.every_num_steps),
             ("hardware.num_threads", self.hardware.num_threads),
+            ("hardware.num_micro_batches", self.hardware.num_micro_batches),
+            ("hardware.memory_limit_gb", self.hardware.memory_limit_gb),
             ("divergence.max_loss", self.max_loss),
             ("max_grad_norm", self.max_grad_norm),
             ("lr_scaling.base_batch_size", None if self.lr_scaling is None else self.lr_scaling.base_batch_size),
@@ -226,7 +222,7 @@ def _common(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, 
         "evaluation": evaluated,
         "target": _target(parts["target"], metrics),
         "max_loss": parse(_Divergence, parts["divergence"], where="divergence").max_loss,
-        "hardware": parse(Hardware, parts["hardware"], where="hardware"),
+        "hardware": parse(Hardware, {**SINCE, **parts["hardware"]}, where="hardware"),
     }
     return asked, {"budget": dict(vars(budget)), "evaluation": dict(vars(evaluated))}
 
@@ -288,6 +284,8 @@ def _lr_scaling(config: Any) -> LrScaling | None:
 def _asked_of_part(part: Any, *, is_data: bool = False) -> dict[str, Any]:
     if isinstance(part, OptimizerComponent):
         return _asked_of(part)
+    if isinstance(part, Hardware):
+        return asked_of_hardware(part)
     asked = {field.name: getattr(part, field.name) for field in fields(part)}
     if is_data and part.arguments.get("sha256"):  # then it is no matter where the data lie
         asked["arguments"] = {key: value for key, value in part.arguments.items() if key != "path"}

@@ -7,8 +7,9 @@ from typing import Any
 
 from optbench.component import Component
 from optbench.execution import Context, Limits
+from optbench.hardware import Hardware
 from optbench.measurement import Result, Status
-from optbench.trial import Hardware, Trial
+from optbench.trial import Trial
 
 CONFIG: dict[str, Any] = {
     "task": {

@@ -17,7 +17,9 @@ TASKS = {f"optbench.tasks.{path.stem}": path for path in sorted((ROOT / "tasks")
 
 DATA = [
     "optbench.component",
+    "optbench.cost",
     "optbench.errors",
+    "optbench.hardware",
     "optbench.measurement",
     "optbench.parsing",
     "optbench.schedule",

@@ -26,7 +26,8 @@ from optbench.data import load_digits
 from optbench.errors import UsageError
 from optbench.memory import state_bytes
 from optbench.optim.build import build, check
-from optbench.train import Stepper, rate, set_rates
+from optbench.stepper import Stepper
+from optbench.train import rate, set_rates
 from tests.conftest import MakeTrial, RunTrial
 
 CONF = Path(__file__).parent.parent / "conf" / "optimizer"

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from optbench import components
 from optbench.catalogue import entries
 from optbench.data import ImageData
-from optbench.run import check, resolve_device
+from optbench.device import resolve_device
+from optbench.run import check
 from optbench.task import Task
 from tests.conftest import MakeTrial, RunTrial
 

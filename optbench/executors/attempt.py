@@ -12,6 +12,7 @@ from optbench import lease
 from optbench.allowlist import check_names, check_targets, components_of
 from optbench.checkpoint import Checkpoints
 from optbench.control import Control
+from optbench.device import resolve_device
 from optbench.environment import environment
 from optbench.errors import UsageError
 from optbench.execution import Context, Event, Finished, Held, Job, Measured, Message, Refused, Started
@@ -19,7 +20,7 @@ from optbench.executors.printing import printing_to
 from optbench.leftovers import forget
 from optbench.loggers import Logger, Tolerant
 from optbench.measurement import Measurement, Status
-from optbench.run import resolve_device, run
+from optbench.run import run
 from optbench.store import Store
 from optbench.trial import Trial
 

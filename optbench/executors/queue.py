@@ -15,9 +15,10 @@ from optbench import __version__, lease
 from optbench.component import Component
 from optbench.errors import UsageError
 from optbench.execution import Context, Job, Limits
+from optbench.hardware import Hardware
 from optbench.measurement import Measurement, Status
 from optbench.store import Store
-from optbench.trial import Hardware, Trial
+from optbench.trial import Trial
 
 FOLDER = "queue"
 SECONDS_BETWEEN_LOOKS = 1.0
