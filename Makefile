@@ -13,7 +13,7 @@ PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep run plan status parity report list test verify bench next lint typecheck docs format wheel clean distclean
+.PHONY: help sweep run plan cost fit status parity report list test verify verify-gpu bench next lint typecheck docs format wheel clean distclean
 
 help: ## Show this list
 	@printf '%s\n' 'Usage: make <target> [key=value ...]' '' \
@@ -22,7 +22,7 @@ help: ## Show this list
 	  'Every key=value (also +key=value and ~key) goes to Hydra as it is. The shell needs single quotes' \
 	  "around brackets, parentheses and blanks: 'optimizer.betas=[0.9,0.99]'." \
 	  "Options go through FLAGS: make run task=mnist_mlp FLAGS='--cfg job'." ''
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # --- Hydra's words ------------------------------------------------------------------------------------------------
 
@@ -48,20 +48,22 @@ _DELETIONS = $(foreach _W,$(filter ~%,$(MAKECMDGOALS)),'$(subst ','"'"',$(_W))')
 sweep: ## Run every combination of the given values: make sweep optimizer=lion,adamw task=mnist_mlp
 run: ## Run one trial: make run task=mnist_mlp optimizer=adamw
 plan: ## Show what a sweep would run, and what is known of its time and memory: make plan optimizer=lion,adamw
+cost: ## Measure what a step takes of memory and time: make cost optimizer=lion,adamw
+fit: ## Predict without a GPU what fits: make fit optimizer=lion,adamw hardware=rtx4090
 status: ## Show which trials are missing, running, failed or stale (results=FOLDER, FLAGS=--all)
 parity: ## Compare an optimizer with its paper's rule, or with another: make parity optimizer=adafactor
 report: ## Print the tables of what is stored (results=FOLDER, FLAGS=--all)
 list: ## Show what there is to choose from (FLAGS=optimizers)
 
 # Prepending each word brings them back into the order in which they were typed.
-sweep run plan status parity report list: .venv/.core
+sweep run plan cost fit status parity report list: .venv/.core
 	@set --; for word in $(_WORDS); do case $$word in \
 	  '' | PYTHON=* | UV=* | FLAGS=* | PYTEST_FLAGS=*) ;; \
 	  *) set -- "$$word" "$$@" ;; \
 	esac; done; exec env -u MAKELEVEL .venv/bin/optbench $@ $(FLAGS) "$$@" $(_DELETIONS)
 
 # Make also puts such words into the environment, and evaluates them first: `x=$(shell ...)` would run.
-ifneq ($(filter sweep run plan status parity report list,$(MAKECMDGOALS)),)
+ifneq ($(filter sweep run plan cost fit status parity report list,$(MAKECMDGOALS)),)
 unexport $(foreach _W,$(subst \$(_TAB),,$(subst \$(_SPACE),,$(subst \\,,$(MAKEOVERRIDES)))),$(firstword $(subst =, ,$(_W))))
 endif
 unexport MAKEFLAGS MFLAGS MAKEOVERRIDES MAKE_TERMOUT MAKE_TERMERR
@@ -74,10 +76,13 @@ _PYTEST := env -u MAKELEVEL .venv/bin/pytest
 _PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder -p no:benchmark
 
 test: .venv/.dev ## Run the fast tests (PYTEST_FLAGS='-k sweep')
-	$(_PYTEST) $(_PARALLEL) --ignore=tests/benchmarks -m 'not verify' $(PYTEST_FLAGS)
+	$(_PYTEST) $(_PARALLEL) --ignore=tests/benchmarks --ignore=tests/gpu -m 'not verify' $(PYTEST_FLAGS)
 
 verify: .venv/.dev ## Run all tests, the long comparisons with published tables too
-	$(_PYTEST) $(_PARALLEL) --ignore=tests/benchmarks $(PYTEST_FLAGS)
+	$(_PYTEST) $(_PARALLEL) --ignore=tests/benchmarks --ignore=tests/gpu $(PYTEST_FLAGS)
+
+verify-gpu: .venv/.dev ## Compare predicted with allocated memory on a GPU; skips where there is none
+	$(_PYTEST) tests/gpu -p no:benchmark -rs -s $(PYTEST_FLAGS)
 
 bench: .venv/.dev ## Time the package's own parts
 	$(_PYTEST) tests/benchmarks $(PYTEST_FLAGS)

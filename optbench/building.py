@@ -3,7 +3,7 @@
 import inspect
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,17 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from optbench import components
-from optbench.component import Component, OptimizerComponent
+from optbench.component import Component, Limit, OptimizerComponent
 from optbench.errors import UsageError
 from optbench.hardware import Hardware
 from optbench.optim import build as optim_build
 from optbench.parsing import json_safe
 from optbench.seeding import stream
+from optbench.stepper import check_step, parts
 from optbench.task import Task
 from optbench.trial import Trial
 
-# What transformers and diffusers call it.
-_CHECKPOINTING = ("gradient_checkpointing_enable", "enable_gradient_checkpointing")
+# What transformers (its new name and its old one) and diffusers call it.
+_CHECKPOINTING: Mapping[str, Mapping[str, Any]] = {
+    "activation_checkpointing_enable": {},
+    # The old form loses the gradients behind frozen layers.
+    "gradient_checkpointing_enable": {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
+    "enable_gradient_checkpointing": {},
+}
 _ROUNDING = "bf16_stochastic_round"
 _IMPLEMENTATIONS: Mapping[str, Mapping[str, bool]] = {
     "for_loop": {"foreach": False, "fused": False},
@@ -61,9 +67,19 @@ def build_task(trial: Trial, device: torch.device) -> Task:
     if hardware.gradient_checkpointing:
         _enable_checkpointing(task.model, name=trial.task.name)
     if hardware.compile_model:
-        task.model.compile()
+        _compile(task.model)
     dtype = _autocast_dtype(hardware)
     return task if dtype is None else _Autocast(task, dtype, device)
+
+
+def check_batches(trial: Trial, task: Task) -> None:
+    """Check that the task's minibatches have the parts that the hardware config asks for.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if trial.hardware.num_micro_batches > 1:
+        parts(next(iter(task.batches())), trial.hardware.num_micro_batches)
 
 
 def build_optimizer(trial: Trial, task: Task) -> torch.optim.Optimizer:
@@ -80,9 +96,14 @@ def optimizer_component(trial: Trial) -> OptimizerComponent:
     """The trial's optimizer with the arguments that its hardware config sets.
 
     Raises:
-        UsageError: it does not have what is asked.
+        UsageError: it does not have what is asked, or its step cannot be computed so.
     """
     hardware, component = trial.hardware, trial.optimizer
+    check_step(component.capabilities, hardware)
+    if hardware.compile_step and (reason := component.limits.get(Limit.COMPILED_STEP)):
+        raise UsageError(
+            f"hardware.compile_step=true: the step of {component.name} cannot be compiled: {reason}.\nLeave it out."
+        )
     if hardware.implementation is not None:
         component = _with(
             component,
@@ -116,9 +137,9 @@ def _with(
         needed: that one of both must have; None where leaving it out means the same.
         asked: what asks for it, for the message.
     """
-    parts = [component] if component.companion is None else [component, component.companion]
-    if needed is not None and not any(needed in components.signature(part, group="optimizer") for part in parts):
-        named = " nor ".join(part.target for part in parts)
+    both = [component] if component.companion is None else [component, component.companion]
+    if needed is not None and not any(needed in components.signature(part, group="optimizer") for part in both):
+        named = " nor ".join(part.target for part in both)
         raise UsageError(f"{asked}: {component.name} cannot do that ({named} has no argument {needed}).\nLeave it out.")
     companion = component.companion and _given(component.companion, arguments)
     return replace(_given(component, arguments), companion=companion)
@@ -142,29 +163,49 @@ def _autocast_dtype(hardware: Hardware) -> torch.dtype | None:
 
 def _convert(model: nn.Module, dtype: torch.dtype) -> None:
     """Have the parameters and buffers in this dtype; by hand, since `Module.to` cannot do so without data."""
-    converted: dict[int, nn.Parameter] = {}
+    converted: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
-        for name, parameter in module._parameters.items():
+        for name, parameter in list(module._parameters.items()):
             if parameter is not None and parameter.is_floating_point():
-                if id(parameter) not in converted:  # a tied one stays tied
-                    converted[id(parameter)] = nn.Parameter(
+                if parameter not in converted:  # a tied one stays tied
+                    converted[parameter] = nn.Parameter(
                         parameter.detach().to(dtype), requires_grad=parameter.requires_grad
                     )
-                module._parameters[name] = converted[id(parameter)]
-        for name, buffer in module._buffers.items():
+                setattr(module, name, converted[parameter])  # recurrent layers keep a list of them, and see it so
+        for name, buffer in list(module._buffers.items()):
             if buffer is not None and buffer.is_floating_point():
-                module._buffers[name] = buffer.to(dtype)
+                setattr(module, name, buffer.to(dtype))
+
+
+def _compile(model: nn.Module) -> None:
+    """As `Module.compile` does, which leaves a model alone whose class is torch's own, such as `nn.Sequential`."""
+    call: Callable[..., Any] = model._call_impl
+
+    def call_model(*args: Any, **kwargs: Any) -> Any:
+        return call(*args, **kwargs)
+
+    model._compiled_call_impl = torch.compile(call_model)
 
 
 def _enable_checkpointing(model: nn.Module, *, name: str) -> None:
-    for method in _CHECKPOINTING:
-        if callable(enable := getattr(model, method, None)):
-            enable()
-            return
-    raise UsageError(
-        f"hardware.gradient_checkpointing=true: the model of task={name} has none "
-        f"(neither {' nor '.join(_CHECKPOINTING)}).\nLeave it out."
-    )
+    """Have each outermost part of the model that can do so keep fewer activations."""
+    done: set[nn.Module] = set()
+    for module in model.modules():
+        methods = (method for method in _CHECKPOINTING if callable(getattr(module, method, None)))
+        if module in done or (method := next(methods, None)) is None:
+            continue
+        enable = getattr(module, method)
+        accepted = inspect.signature(enable).parameters
+        try:
+            enable(**{key: value for key, value in _CHECKPOINTING[method].items() if key in accepted})
+        except ValueError as error:  # the method is there for models that can do it and for those that cannot
+            raise UsageError(f"hardware.gradient_checkpointing=true, task={name}: {error}\nLeave it out.") from error
+        done.update(module.modules())
+    if not done:
+        raise UsageError(
+            f"hardware.gradient_checkpointing=true: the model of task={name} has none "
+            f"(no {', '.join(_CHECKPOINTING)}).\nLeave it out."
+        )
 
 
 class _Autocast:

@@ -10,12 +10,14 @@ from optbench.measurement import Status
 from optbench.settings import words as setting_words
 from optbench.stats import COVERAGE, Estimate
 from optbench.tables import Row
+from optbench.units import in_bytes, in_milliseconds, in_percent
 
 
 def words(table: Sequence[Row]) -> pd.DataFrame:
     """The table in words, for people: columns without any content are left out."""
     with_target = _with_target(table)
     metrics = _metrics(table)
+    timed = next((row.cost.time.reference for row in table if row.cost and row.cost.time), None)
     lines = []
     for row in table:
         line = {
@@ -28,10 +30,14 @@ def words(table: Sequence[Row]) -> pd.DataFrame:
             line[name.replace("_", " ")] = _estimate(row.metrics.get(name), row, percent="accuracy" in name)
         if with_target:
             line["to target"] = _to_target(row)
-        line["step (ms)"] = f"{row.step_seconds * 1e3:.3g}" if row.step_seconds is not None else "-"
+        line["step (ms)"] = in_milliseconds(row.step_seconds)
+        if timed:
+            time = row.cost.time if row.cost else None
+            line[f"step / {timed}"] = f"{time.ratio.median:.2f}" if time else "-"
+            line["optimizer's share"] = in_percent(time.optimizer_share) if time else "-"
         state = row.state_bytes_per_parameter
         line["state (B/param)"] = f"{state:.2f}" if state is not None else "-"
-        line["peak"] = _bytes(row.peak_bytes)
+        line["peak"] = in_bytes(row.peak_bytes)
         line["failed"] = ", ".join(f"{count} {status}" for status, count in row.failures.items()) or "-"
         lines.append(line)
     return pd.DataFrame(lines)
@@ -62,17 +68,7 @@ def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
     if any(row.failures and row.num_succeeded for row in table):
         found.append("Where trials failed, the means are over the others, and the setting ranks below.")
     found += _tuning_budgets(table)
-    if "device_type" in index:
-        devices = sorted({str(device) for device in index["device"].dropna()})
-        peaks = {"cuda": "bytes allocated by a trial on the GPU", "cpu": "tensor bytes of a training step"}
-        peak = " or ".join(text for kind, text in peaks.items() if (index["device_type"] == kind).any())
-        threads = sorted({int(count) for count in index["num_threads"].dropna()})
-        most = max(map(int, index["trials_at_a_time"].dropna()), default=1) if "trials_at_a_time" in index else 1
-        ran = "as the trials ran" + (f", up to {most} at a time, which slow each other down" if most > 1 else "")
-        found.append(
-            f"step: median seconds per training step, evaluation excluded, on {', '.join(devices)} "
-            f"({', '.join(map(str, threads))} thread(s)), {ran}. peak: {peak}, data set excluded."
-        )
+    found += _where_costs_are_from(table, index)
     return found + _low_bit_shares(index) + _warnings(index)
 
 
@@ -90,6 +86,47 @@ def _tuning_budgets(table: Sequence[Row]) -> list[str]:
             listed = ", ".join(f"{name} {count}" for name, count in counts.items())
             lines.append(f"Tuning budgets differ{where}, and more settings find better ones by chance alone: {listed}.")
     return lines
+
+
+def _where_costs_are_from(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
+    """On what times and peaks were measured, and how."""
+    if "device_type" not in index:
+        return []
+    found = []
+    apart = [row for row in table if row.cost is not None and row.cost.time is not None]
+    if apart:
+        devices = sorted({str(row.cost.environment.get("device")) for row in apart if row.cost})
+        reference = apart[0].cost.time.reference if apart[0].cost and apart[0].cost.time else ""
+        found.append(
+            f"step, step / {reference}, optimizer's share: medians of blocks of steps, measured apart from trials on "
+            f"{', '.join(devices)}, blocks of {reference} between them. `optbench cost` shows more."
+        )
+        found += [
+            f"{row.optimizer}: its step was measured while the device was busy ({'; '.join(row.cost.contended)})."
+            for row in apart
+            if row.cost is not None and row.cost.contended
+        ]
+    if len(apart) < len(table):
+        devices = sorted({str(device) for device in index["device"].dropna()})
+        threads = sorted({int(count) for count in index["num_threads"].dropna()})
+        most = max(map(int, index["trials_at_a_time"].dropna()), default=1) if "trials_at_a_time" in index else 1
+        ran = "as the trials ran" + (f", up to {most} at a time, which slow each other down" if most > 1 else "")
+        which = f"step of {', '.join(_without_time(table))}" if apart else "step"
+        found.append(
+            f"{which}: median seconds per training step, evaluation excluded, on {', '.join(devices)} "
+            f"({', '.join(map(str, threads))} thread(s)), {ran}."
+        )
+    counted = {row.cost.memory.counted for row in table if row.cost is not None and row.cost.memory is not None}
+    peaks = {"tensors": "tensor bytes of a training step", "allocated": "bytes allocated on the GPU in a training step"}
+    if counted:
+        found.append(f"peak: {' or '.join(peaks[kind] for kind in sorted(counted))}, data set excluded.")
+    elif any(row.peak_bytes is not None for row in table):
+        found.append("peak: as the trials ran, data set excluded.")
+    return found
+
+
+def _without_time(table: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.optimizer for row in table if row.cost is None or row.cost.time is None))
 
 
 def _low_bit_shares(index: pd.DataFrame) -> list[str]:
@@ -150,6 +187,11 @@ def _flat(row: Row, *, metrics: Sequence[str], with_target: bool) -> dict[str, A
         line[f"{name}_num_seeds"] = found.num_values if found else 0
     for name in ("step_seconds", "state_bytes_per_parameter", "peak_bytes"):
         line[name] = getattr(row, name)
+    cost = row.cost
+    line["predicted_peak_bytes"] = cost.predicted.peak_bytes if cost and cost.predicted else None
+    line["step_ratio"] = cost.time.ratio.median if cost and cost.time else None
+    line["optimizer_share"] = cost.time.optimizer_share if cost and cost.time else None
+    line["is_contended"] = None if cost is None or cost.contended is None else bool(cost.contended)
     return line
 
 
@@ -172,12 +214,3 @@ def _to_target(row: Row) -> str:
     if row.steps_to_target is None or row.seconds_to_target is None:
         return f"never ({reached})"
     return f"{row.steps_to_target.mean:.0f} steps, {row.seconds_to_target.mean:.3g} s ({reached})"
-
-
-def _bytes(count: float | None) -> str:
-    if count is None:
-        return "-"
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:.4g} {unit}"
-    return f"{count:.0f} B"

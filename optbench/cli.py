@@ -1,8 +1,7 @@
-"""The command line: `run`, `sweep`, `plan`, `status`, `parity`, `report`, `list`.
+"""The command line: `run`, `sweep`, `plan`, `cost`, `fit`, `status`, `parity`, `report`, `list`.
 
-`run`, `sweep` and `plan` take overrides in Hydra's grammar and Hydra's own options (`--cfg job`, `--config-dir`,
-`--help`, tab completion); without a verb the command is a plain Hydra application, so `optbench -m key=value,value` is
-a sweep too.
+The first five take overrides in Hydra's grammar and Hydra's own options (`--cfg job`, `--config-dir`, `--help`, tab
+completion); without a verb the command is a plain Hydra application, so `optbench -m key=value,value` is a sweep too.
 """
 
 import argparse
@@ -49,6 +48,8 @@ def _dispatch(arguments: list[str]) -> int:
         "run": lambda rest: _hydra(rest, verb="run"),
         "sweep": lambda rest: _hydra(rest, verb="sweep", multirun=True),
         "plan": lambda rest: _hydra(rest, verb="plan", multirun=True),
+        "cost": lambda rest: _hydra(rest, verb="cost", multirun=True),
+        "fit": lambda rest: _hydra(rest, verb="fit", multirun=True),
         "status": _status,
         "parity": _parity,
         "report": _report,
@@ -68,7 +69,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _hydra(arguments: list[str], *, verb: str | None = None, multirun: bool = False) -> int:
-    """`run`, `sweep` and `plan`, and what any Hydra application answers: --help, --cfg, --info, completion."""
+    """The verbs that take configs, and what any Hydra application answers: --help, --cfg, --info, completion."""
     from hydra._internal.utils import get_args_parser
 
     from optbench.sweeper import ALLOW, OptbenchSweeper, register
@@ -95,7 +96,7 @@ def _hydra(arguments: list[str], *, verb: str | None = None, multirun: bool = Fa
         OptbenchSweeper.arguments = [line for line in parsed.overrides if not line.lstrip("+~").startswith("hydra")]
         OptbenchSweeper.one_trial = not (multirun or parsed.multirun)
         OptbenchSweeper.num_failed = 0
-        OptbenchSweeper.only_plan = verb == "plan"
+        OptbenchSweeper.verb = verb
         OptbenchSweeper.command = typed
         others = [line for line in arguments if line not in OptbenchSweeper.arguments]
         _application(others if parsed.multirun else [*others, "--multirun"])
@@ -202,7 +203,7 @@ def _help(overrides: Sequence[str]) -> str:
 def _hide_verb_from_completion() -> None:
     """The shell hands over its line with our verb in it, which Hydra would take for an override."""
     line = os.environ.get("COMP_LINE", "")
-    without = re.sub(r"^(\S+\s+)(run|sweep|plan)\s+", r"\1", line)
+    without = re.sub(r"^(\S+\s+)(run|sweep|plan|cost|fit)\s+", r"\1", line)
     if without != line:
         os.environ["COMP_LINE"] = without
         point = int(os.environ.get("COMP_POINT", len(line)))

@@ -1,5 +1,6 @@
 """The parts of a trial that YAML files declare: a callable and its arguments; of an optimizer, what it is like too."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +19,7 @@ DESCRIPTION = (
     "departs",
     "preset",
     "search",
+    "period",
 )
 
 
@@ -55,6 +57,10 @@ class Limit(StrEnum):
     """After `load_state_dict` it does not go on along the same path."""
     ZERO_RATE = "zero_rate"
     """A rate of 0 breaks it, and the first step of a warm-up has that."""
+    COMPILED_STEP = "compiled_step"
+    """`torch.compile` of its step fails or changes the result."""
+    PREDICTION = "prediction"
+    """The memory of a step cannot be predicted without taking it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +103,7 @@ class OptimizerComponent(Component):
         decay: what its weight decay means, in the words of its convention; None where it does not say.
         limits: what does not work with it, and why.
         advice: of its authors.
+        period: the steps after which its work repeats, where it refreshes something now and then; 1 for others.
     """
 
     capabilities: frozenset[Capability]
@@ -106,6 +113,7 @@ class OptimizerComponent(Component):
     decay: str | None
     limits: Mapping[Limit, str]
     advice: Advice | None
+    period: int = 1
 
 
 def component(config: Mapping[str, Any], *, group: str) -> Component:
@@ -138,6 +146,7 @@ def optimizer_component(config: Mapping[str, Any], *, group: str = "optimizer") 
     for key in (key for pair in follow.items() for key in pair):
         if key not in called["arguments"]:
             raise unknown("key", str(key), called["arguments"], where=f"in {group}.follow")
+    period = _period(config.get("period"), {**called["arguments"], **matrices}, where=f"{group}.period")
     return OptimizerComponent(
         **called,
         capabilities=frozenset(capabilities),
@@ -147,6 +156,7 @@ def optimizer_component(config: Mapping[str, Any], *, group: str = "optimizer") 
         decay=convention.get("weight_decay"),
         limits={Limit(_known(Limit, name, group)): str(reason) for name, reason in limits.items()},
         advice=None if advised is None else _advice(advised, where=f"{group}.advised"),
+        period=period if companion is None else math.lcm(period, companion.period),
     )
 
 
@@ -155,6 +165,15 @@ def _companion(config: Mapping[str, Any], *, group: str) -> OptimizerComponent:
     if companion.capabilities or companion.matrices or companion.companion:
         raise UsageError(f"{group}: a companion is a plain optimizer, without capabilities, matrices or a companion.")
     return companion
+
+
+def _period(declared: Any, values: Mapping[str, Any], *, where: str) -> int:
+    """The steps after which all that is refreshed now and then has been, by the arguments that tell how often."""
+    names = [declared] if isinstance(declared, str) else parse_list(declared or [], where=where)
+    for name in names:
+        if name not in values:
+            raise unknown("argument", str(name), values, where=f"for {where}")
+    return math.lcm(*(values[name] for name in names if type(values[name]) is int and values[name] >= 1))
 
 
 def _called(config: Mapping[str, Any], *, group: str, description: Sequence[str]) -> dict[str, Any]:

@@ -109,9 +109,10 @@ class Time:
         steps_per_block: whole periods of the optimizer.
         period: steps between two refreshes of an optimizer that refreshes now and then; 1 for others.
         num_warmup_steps: before the first block.
-        is_steady: whether the last two blocks of the warm-up agreed.
+        is_steady: whether the last two blocks of the warm-up agreed, and those of the reference's.
         first_step_seconds: of the very first step, in which state is made and code compiled.
-        compile_seconds: by how much that is longer than another step, where anything is compiled; None elsewhere.
+        compile_seconds: by how much the steps before the first block took longer than as many later ones, where
+            anything is compiled; None elsewhere. A second step may compile again.
         reference: what is compared with.
         reference_step: of a whole step of the reference.
         reference_phases: of each of its phases.

@@ -14,6 +14,7 @@ from optbench.hardware import Hardware
 GIB = 2**30
 # A card is sold by the gibibyte and keeps a little for itself: a limit that much above what it has is what it has.
 _ROUNDING = 1.05
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def resolve_device(hardware: Hardware) -> torch.device:
@@ -43,18 +44,22 @@ def resolve_device(hardware: Hardware) -> torch.device:
 @contextmanager
 def configured(hardware: Hardware, device: torch.device) -> Iterator[None]:
     """The process as the hardware config asks; what a trial changes in it is as it was for the next one."""
-    with _isolated():
+    with _isolated(), _compiling(hardware):
         torch.set_num_threads(hardware.num_threads)
         high = hardware.precision == "tf32"
         torch.set_float32_matmul_precision("high" if high else "highest")
         torch.backends.cudnn.allow_tf32 = high  # torch's default rounds convolutions and not products
         if hardware.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for, before it starts
+            os.environ.setdefault(_CUBLAS, ":4096:8")  # what cuBLAS asks for, before it starts
             torch.use_deterministic_algorithms(True)
             torch.backends.cudnn.benchmark = False
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(_memory_fraction(hardware, device), device)
-        yield
+        try:
+            yield
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
 def _memory_fraction(hardware: Hardware, device: torch.device) -> float:
@@ -78,7 +83,8 @@ def _isolated() -> Iterator[None]:
     tf32 = torch.backends.cudnn.allow_tf32
     strict = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    precision = torch.get_float32_matmul_precision()
+    precision, num_threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    workspace = os.environ.get(_CUBLAS)
     try:
         yield
     finally:
@@ -90,5 +96,22 @@ def _isolated() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.benchmark = benchmark
         torch.backends.cudnn.allow_tf32 = tf32
+        torch.set_num_threads(num_threads)
+        if workspace is None:
+            os.environ.pop(_CUBLAS, None)
+        else:
+            os.environ[_CUBLAS] = workspace
         with suppress(OSError):
             os.chdir(folder)
+
+
+@contextmanager
+def _compiling(hardware: Hardware) -> Iterator[None]:
+    """Forget what was compiled for another trial: torch counts it, and after a few gives up without a word."""
+    if hardware.compiles:
+        torch.compiler.reset()
+    try:
+        yield
+    finally:
+        if hardware.compiles:
+            torch.compiler.reset()

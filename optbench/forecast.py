@@ -1,4 +1,4 @@
-"""What trials will take, as far as stored ones of the same task, optimizer and device tell; nothing is made up."""
+"""What trials will take, as far as costs and trials that are stored, or a step gone through without data, tell."""
 
 import functools
 import heapq
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optbench import components, machine
+from optbench.cost import Memory
+from optbench.costs import cost_id, kept_below
 from optbench.errors import UsageError
 from optbench.hardware import Hardware
 from optbench.parsing import json_safe
@@ -36,11 +38,18 @@ class Forecast:
 
     Attributes:
         seconds: of training to the end of its budget, without evaluation and start.
-        peak_bytes: of memory, data set excluded, as in reports.
+        peak_bytes: of memory, data set excluded, as it was measured in a step like its own.
+        predicted_peak_bytes: the same, predicted without taking a step.
     """
 
     seconds: float | None
     peak_bytes: int | None
+    predicted_peak_bytes: int | None = None
+
+    @property
+    def likely_peak_bytes(self) -> int | None:
+        """What was measured, or else what is predicted."""
+        return self.predicted_peak_bytes if self.peak_bytes is None else self.peak_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +102,25 @@ class Group:
 
     @property
     def peak_bytes(self) -> int | None:
-        """The largest that is known of those to be run."""
+        """The largest that was measured of those to be run."""
         return max((found.peak_bytes for found in self.forecasts if found.peak_bytes is not None), default=None)
+
+    @property
+    def predicted_peak_bytes(self) -> int | None:
+        """The largest that is predicted of those to be run."""
+        peaks = (found.predicted_peak_bytes for found in self.forecasts)
+        return max((peak for peak in peaks if peak is not None), default=None)
+
+    @property
+    def likely_peak_bytes(self) -> int | None:
+        """The largest of those to be run, measured where it was, else predicted."""
+        peaks = (found.likely_peak_bytes for found in self.forecasts)
+        return max((peak for peak in peaks if peak is not None), default=None)
 
     @property
     def is_known(self) -> bool:
         """Whether time and memory of all that are to be run are known."""
-        return all(found.seconds is not None and found.peak_bytes is not None for found in self.forecasts)
+        return all(found.seconds is not None and found.likely_peak_bytes is not None for found in self.forecasts)
 
 
 def capacity(settings: "Settings", trials: Sequence[Trial]) -> Capacity:
@@ -139,6 +160,8 @@ def num_fitting(peak_bytes: int, found: Capacity) -> int | None:
 class History:
     """What steps took that are stored below a results folder, in whatever sweep; read when first asked.
 
+    A cost says it best; a trial without one is taken for what others of the same task and optimizer took.
+
     Args:
         results: the folder of all sweeps.
     """
@@ -148,18 +171,40 @@ class History:
         self._is_read = False
         self._seconds: dict[_Kind, dict[str, list[float]]] = {}
         self._peaks: dict[_Kind, dict[str, int]] = {}
+        self._costs: dict[str, tuple[str, float | None, int | None]] = {}
+        self._predicted: dict[str, int] = {}
         self._steps: dict[tuple[str, Hardware], tuple[float | None, int | None]] = {}
 
     def forecast(self, trial: Trial) -> Forecast:
         """What this trial takes here."""
         self._read()
-        step_seconds, peak_bytes = self._step(_kind_of(trial), trial.hardware)
+        key = cost_id(trial.config)
+        device, step_seconds, peak_bytes = self._costs.get(key, ("", None, None))
+        if not machine.is_here(device, trial.hardware.device):
+            step_seconds, peak_bytes = None, None
+        likely_seconds, likely_bytes = self._step(_kind_of(trial), trial.hardware)
+        step_seconds = likely_seconds if step_seconds is None else step_seconds
         budget = trial.budget
         seconds = budget.seconds if budget.num_steps is None else None
         if budget.num_steps is not None and step_seconds is not None:
             seconds = step_seconds * budget.num_steps
             seconds = seconds if budget.seconds is None else min(seconds, budget.seconds)
-        return Forecast(seconds=seconds, peak_bytes=peak_bytes)
+        return Forecast(
+            seconds=seconds,
+            peak_bytes=likely_bytes if peak_bytes is None else peak_bytes,
+            predicted_peak_bytes=self._predicted.get(key),
+        )
+
+    def unpredicted(self, trials: Iterable[Trial]) -> list[Mapping[str, Any]]:
+        """One config for each cost among these trials of which no prediction is known."""
+        self._read()
+        return list(
+            {key: trial.config for trial in trials if (key := cost_id(trial.config)) not in self._predicted}.values()
+        )
+
+    def add(self, predicted: Mapping[str, Memory]) -> None:
+        """Take over predictions, by their cost's id."""
+        self._predicted |= {key: memory.peak_bytes for key, memory in predicted.items()}
 
     def _step(self, name: str, hardware: Hardware) -> tuple[float | None, int | None]:
         """What a step takes on a device that is here: the median of its seconds, the largest peak."""
@@ -172,8 +217,16 @@ class History:
         return self._steps[name, hardware]
 
     def _read(self) -> None:
-        stores, self._is_read = [] if self._is_read else sweeps(self._results), True
-        for store in stores:
+        if self._is_read:
+            return
+        self._is_read = True
+        for cost in kept_below(self._results):
+            step = cost.time.step.median if cost.time else None
+            peak = cost.memory.peak_bytes if cost.memory else None
+            self._costs[cost.id] = (str(cost.environment.get("device")), step, peak)
+            if cost.predicted is not None:
+                self.add({cost.id: cost.predicted})
+        for store in sweeps(self._results):
             with suppress(UsageError):  # of a later optbench: that tells nothing about this one
                 for row in store.rows(_COLUMNS):
                     self._take(row)

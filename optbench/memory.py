@@ -1,28 +1,51 @@
-"""Memory in bytes: exact for the optimizer's state, and the peak of a training step.
+"""Memory in bytes: exact for the optimizer's state, and the peak of a training step and what it is made of.
 
-On the CPU the peak is that of *tensor bytes*: every storage that is alive during a step, seen from torch's
-dispatcher. Workspace that a kernel allocates inside itself (oneDNN's convolutions do) is not seen. On a GPU it is
-the allocator's own peak.
+On the CPU the peak is that of tensor bytes, see `optbench.tracker`; the allocator's own events are a cross-check that
+sees workspace inside kernels too. On a GPU it is the allocator's own peak, and the log of tensors tells its parts.
 """
 
-import weakref
-from collections.abc import Callable, Iterator, Mapping
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
+
+from optbench import building, components
+from optbench.allocator import Allocator
+from optbench.component import Capability
+from optbench.cost import Memory, Phase
+from optbench.optim import build as optim_build
+from optbench.stepper import Stepper
+from optbench.task import Task
+from optbench.tracker import Role, Tracker, tensors_in
+from optbench.trial import Trial
+
+# Steps until the state is there and an allocator has found its blocks.
+NUM_FIRST_STEPS = 2
+MAX_STEPS = 50
+_MARK = "optbench: a period"
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of all tensors in the optimizer's state; storage that is shared counts once."""
+    return sum(state_bytes_by_dtype(optimizer).values())
+
+
+def state_bytes_by_dtype(optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """The same by the name of the dtype, such as `float32`."""
     storages = {
-        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
+        tensor.untyped_storage()._cdata: (str(tensor.dtype).removeprefix("torch."), tensor.untyped_storage().nbytes())
         for state in optimizer.state.values()
-        for tensor in _tensors(state)
+        for tensor in tensors_in(state)
     }
-    return sum(storages.values())
+    found: Counter[str] = Counter()
+    for dtype, num_bytes in storages.values():
+        found[dtype] += num_bytes
+    return dict(sorted(found.items()))
 
 
 def low_bit_share(optimizer: torch.optim.Optimizer) -> float:
@@ -34,100 +57,215 @@ def low_bit_share(optimizer: torch.optim.Optimizer) -> float:
     low = sum(
         parameter.numel()
         for parameter, state in optimizer.state.items()
-        if any(_is_low_bit(tensor) and 4 * tensor.numel() >= parameter.numel() for tensor in _tensors(state))
+        if any(_is_low_bit(tensor) and 4 * tensor.numel() >= parameter.numel() for tensor in tensors_in(state))
     )
     return float(low / sum(sizes))
 
 
-def _is_low_bit(tensor: Tensor) -> bool:
+def _is_low_bit(tensor: torch.Tensor) -> bool:
     return tensor.element_size() == 1 and tensor.dtype != torch.bool
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a state: nested ones, those that a tensor subclass is made of, those that an object holds."""
-    if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):
-        names, _ = value.__tensor_flatten__()
-        for name in names:
-            yield from _tensors(getattr(value, name))
-    elif isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif type(value).__module__ not in ("builtins", "torch") and hasattr(value, "__dict__"):
-        yield from _tensors(vars(value))  # such as the projector of a low-rank optimizer
+def measure(trial: Trial, device: torch.device) -> Memory:
+    """What a training step of the trial takes, in steps that are taken.
 
-
-def peak_tensor_bytes(
-    step: Callable[[], object], *, module: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Any
-) -> int:
-    """The largest sum of tensor bytes alive while `step()` runs on the CPU.
+    Whatever is raised on the way, such as `torch.OutOfMemoryError`, is passed on.
 
     Args:
-        step: does one whole training step.
-        module: its parameters, buffers and gradients are there from the start.
-        optimizer: its state is there from the start.
-        batch: the minibatch that the step uses is there from the start.
+        trial: what is trained, and how.
+        device: where; its settings are made already, see `optbench.device.configured`.
     """
-    live = _LiveBytes()
-    for tensor in (*module.parameters(), *module.buffers(), *_tensors(batch)):
-        live.add(tensor)
-        if tensor.is_leaf and tensor.grad is not None:
-            live.add(tensor.grad)
-    for state in optimizer.state.values():
-        for tensor in _tensors(state):
-            live.add(tensor)
-    with live:
-        step()
-    return live.peak_bytes
+    prepare(trial, device)
+    if device.type == "cuda":
+        return _measured_on_gpu(trial, device)
+    with eager(), no_garbage():
+        training = Training(trial, device)
+        found = training.memory()
+        return replace(found, kernel_peak_bytes=training.kernel_peak_bytes())
 
 
-def peak_allocated_bytes(step: Callable[[], object], *, device: torch.device) -> int:
-    """The allocator's peak on a GPU while `step()` runs, with all that was allocated before it."""
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    step()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device)
+def prepare(trial: Trial, device: torch.device) -> None:
+    """Have there what is no part of a step: the data, the libraries and the tables that these make for themselves."""
+    if trial.data is not None:
+        building.load_data(trial.data, device)
+    for group, part in (("task", trial.task), ("optimizer", trial.optimizer), ("optimizer", trial.optimizer.companion)):
+        if part is not None:
+            components.locate(part, group=group)
+    with eager(), suppress(Exception):  # what is wrong shows again in the step itself
+        model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 2))
+        optimizer = optim_build.build(building.optimizer_component(trial), model)
+        step = Stepper(
+            lambda inputs: model(inputs).square().mean(),
+            optimizer,
+            capabilities=trial.optimizer.capabilities,
+            max_grad_norm=None,
+        )
+        _start(optimizer, trial)
+        step(torch.ones(2, 64))
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages from the operation that makes them until they are freed."""
+def _start(optimizer: torch.optim.Optimizer, trial: Trial) -> None:
+    """Have it take steps, where it has two sets of weights."""
+    if Capability.TRAIN_EVAL in trial.optimizer.capabilities:
+        optimizer.train()  # type: ignore[attr-defined]
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]  # typed in some versions of torch
-        self.live_bytes = 0
-        self.peak_bytes = 0
-        self._known: set[int] = set()
 
-    def add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known:
-            return
-        num_bytes = storage.nbytes()
-        self._known.add(key)
-        self.live_bytes += num_bytes
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        weakref.finalize(storage, self._remove, key, num_bytes).atexit = False
+def _measured_on_gpu(trial: Trial, device: torch.device) -> Memory:
+    allocator = Allocator(device)
+    with no_garbage():
+        training = Training(trial, device, mark=allocator.mark)
+        training.take(NUM_FIRST_STEPS)
+        allocator.start()
+        training.take(training.num_steps)
+        allocator.stop()
+        with eager():
+            return allocator.corrected(training.memory(), parts=training.phase_parts)
 
-    def _remove(self, key: int, num_bytes: int) -> None:
-        self._known.discard(key)
-        self.live_bytes -= num_bytes
 
-    def __torch_dispatch__(  # type: ignore[no-untyped-def]
+@contextmanager
+def eager() -> Iterator[None]:
+    """Without compiled code, which is not seen tensor by tensor; some optimizers compile parts of themselves."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+class Training:
+    """A trial's training as far as its memory goes.
+
+    Args:
+        trial: what is trained, and how.
+        device: where.
+        batches: gives the minibatches of a task.
+        mark: told of each phase when it begins.
+
+    Attributes:
+        num_steps: a whole period of the optimizer, if that is not too long.
+        phase_parts: what is alive at the peak of each phase, once `memory` was called.
+    """
+
+    def __init__(
         self,
-        func,
-        types,
-        args=(),
-        kwargs=None,
-    ) -> Any:
-        results = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(results):
-            if isinstance(leaf, Tensor):
-                for tensor in _tensors(leaf):  # of a tensor subclass, what it is made of: itself it holds nothing
-                    self.add(tensor)
-        return results
+        trial: Trial,
+        device: torch.device,
+        *,
+        batches: Callable[[Task], Iterator[Any]] = lambda task: task.batches(),
+        mark: Callable[[Phase], None] = lambda _: None,
+    ) -> None:
+        self.num_steps = min(getattr(trial.optimizer, "period", 1), MAX_STEPS)
+        self.phase_parts: Mapping[Phase, Mapping[str, int]] = {}
+        self._tracker = Tracker(device)
+        with self._tracker:
+            task, self._optimizer = building.build(trial, device)
+        _start(self._optimizer, trial)
+        self._model = task.model
+        self._batches = batches(task)
+        self._marks = [self._tracker.mark, mark]
+        self._phase = Phase.DATA
+        self._gradient_bytes = 0
+        self._batch_bytes = 0
+        self._step = Stepper(
+            task.loss,
+            self._optimizer,
+            capabilities=trial.optimizer.capabilities,
+            max_grad_norm=trial.max_grad_norm,
+            hardware=trial.hardware,
+            mark=self._mark,
+        )
+
+    def take(self, num_steps: int) -> None:
+        """Take steps that nothing is known of."""
+        for _ in range(num_steps):
+            self._step(next(self._batches))
+
+    def memory(self) -> Memory:
+        """Take a period's steps with every tensor in sight."""
+        for _ in range(NUM_FIRST_STEPS):
+            self._take_seen()
+        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        frozen = [parameter for parameter in self._model.parameters() if not parameter.requires_grad]
+        self._tracker.add(trained, Role.PARAMETERS)
+        self._tracker.add([*frozen, *self._model.buffers()], Role.FROZEN)
+        gc.collect()
+        self._tracker.start()
+        for _ in range(self.num_steps):
+            self._take_seen()
+            gc.collect()
+        peaks = self._tracker.peaks()
+        peak_phase = max(peaks.phase_bytes, key=peaks.phase_bytes.__getitem__)
+        self.phase_parts = peaks.phase_parts
+        state = state_bytes_by_dtype(self._optimizer)
+        return Memory(
+            kind="measured",
+            counted="tensors",
+            num_parameters=sum(parameter.numel() for parameter in trained),
+            parameter_bytes=_num_bytes(trained),
+            frozen_bytes=_num_bytes([*frozen, *self._model.buffers()]),
+            gradient_bytes=self._gradient_bytes,
+            state_bytes=sum(state.values()),
+            state_bytes_by_dtype=state,
+            batch_bytes=self._batch_bytes,
+            activation_bytes=peaks.activation_bytes,
+            transient_bytes=peaks.transient_bytes,
+            peak_bytes=peaks.phase_bytes[peak_phase],
+            peak_phase=peak_phase,
+            phase_peak_bytes={phase.value: most for phase, most in peaks.phase_bytes.items()},
+            peak_parts=peaks.phase_parts[peak_phase],
+            num_steps=self.num_steps,
+        )
+
+    def kernel_peak_bytes(self) -> int | None:
+        """The peak of a period by the events of the CPU's allocator; None where the profiler fails."""
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        try:
+            with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+                self._take_seen()  # what was there before the profiler, and ends here, has no event
+                alive = most = self._tracker.alive_bytes
+                with torch.profiler.record_function(_MARK):
+                    self.take(self.num_steps)
+            events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+            start = next(event.start_ns() for event in events if event.name() == _MARK)
+            changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+        except Exception:  # it is a cross-check: what is wrong with it costs nothing else
+            return None
+        for when, change in sorted(changes):
+            if when >= start:
+                alive += change
+                most = max(most, alive)
+        return most
+
+    def _take_seen(self) -> None:
+        self._tracker.mark(Phase.DATA)
+        batch = next(self._batches)
+        self._batch_bytes = max(self._batch_bytes, self._tracker.add_batch(batch))
+        with self._tracker:
+            self._step(batch)
+        self._tracker.add((tensor for state in self._optimizer.state.values() for tensor in tensors_in(state)), Role.STATE)
+
+    def _mark(self, phase: Phase) -> None:
+        if self._phase is Phase.BACKWARD and phase is Phase.OPTIMIZER:
+            gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+            self._tracker.add(gradients, Role.GRADIENTS)
+            self._gradient_bytes = max(self._gradient_bytes, _num_bytes(gradients))
+        self._phase = phase
+        for mark in self._marks:
+            mark(phase)
+
+
+@contextmanager
+def no_garbage() -> Iterator[None]:
+    """Without a garbage collector that frees cycles at some moment or other: between two steps they are collected."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()  # what is here stays, and need not be gone through each time
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def _num_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of these; storage that is shared counts once."""
+    storages = {part.untyped_storage()._cdata: part.untyped_storage().nbytes() for part in tensors_in(list(tensors))}
+    return sum(storages.values())

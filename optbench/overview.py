@@ -16,12 +16,16 @@ from optbench.errors import UsageError
 from optbench.forecast import Capacity, Group, History, capacity, groups, num_fitting, wall_seconds
 from optbench.live import duration
 from optbench.plan import Plan, make, runs_here
+from optbench.probing import Probes
 from optbench.status import Planned, Progress, progress, shell_line
 from optbench.store import Store, sweeps
 from optbench.sweep import Settings, same
 from optbench.trial import Trial
+from optbench.units import in_bytes
 
 MAX_LINES = 20
+MAX_PREDICTIONS = 100
+MAX_PREDICTION_SECONDS = 120.0
 
 
 def show_plan(
@@ -62,8 +66,13 @@ def show_plan(
     allowlist.check_names(parts.values(), allowed=allowed)
 
     method = str(first["sweep"].get("method") or "")
-    found = groups(made, History(settings.results))
-    page = console()
+    page, history = console(), History(settings.results)
+    if unpredicted := history.unpredicted(waiting):
+        with page.status("predicting memory"):
+            history.add(
+                Probes(allowed=allowed, max_seconds=MAX_PREDICTION_SECONDS).predictions(unpredicted[:MAX_PREDICTIONS])
+            )
+    found = groups(made, history)
     page.print(f"{escape(str(made.store.folder))}: {_counts(made)}", soft_wrap=True)
     if method == "optuna":
         page.print(
@@ -101,18 +110,23 @@ def _plan_table(found: Sequence[Group], room: Capacity | None) -> Table:
         *("trials", "to run", "done", "failed"),
         "training of one\n(predicted)",
         "training of all\n(predicted)",
+        "peak memory\n(measured)",
         "peak memory\n(predicted)",
         "fits\n(predicted)",
     ):
         table.add_column(name, footer=str(footers.get(name, "")), justify="right")
     for group in found:
         numbers = (group.num_trials, group.num_to_run, group.num_done, group.num_failed)
-        seconds, peak = group.known_seconds, _bytes(group.peak_bytes)
+        seconds, peaks = group.known_seconds, map(in_bytes, (group.peak_bytes, group.predicted_peak_bytes))
         table.add_row(
             escape(group.task),
             escape(group.optimizer),
             *map(str, numbers),
-            *([_each(seconds), _total(seconds, group.num_to_run), peak, _fit(group, room)] if group.num_to_run else ()),
+            *(
+                [_each(seconds), _total(seconds, group.num_to_run), *peaks, _fit(group, room)]
+                if group.num_to_run
+                else ()
+            ),
         )
     return table
 
@@ -137,25 +151,30 @@ def _predictions(found: Sequence[Group], *, settings: Settings, room: Capacity) 
     if known:
         devices = sorted({name for asked in ("auto", "cpu") for name in machine.device_names(asked)})
         yield (
-            f"Predictions are of what is stored below {settings.results} of the same task, optimizer and threads on "
-            f"this device ({', '.join(devices)}): the median step time times the steps, or the seconds of the budget "
-            "where it ends first, and the largest peak, data set excluded."
+            f"Times are predicted from what is stored below {settings.results} of the same task, optimizer and threads "
+            f"on this device ({', '.join(devices)}): the median step time times the steps, or the seconds of the "
+            "budget where it ends first."
+        )
+    if any(group.likely_peak_bytes for group in waiting):
+        yield (
+            "Peaks leave the data set out. Measured: in steps like these, stored before. Predicted: a step gone "
+            "through without data, by the kernels of the CPU."
         )
     if room.device_bytes is not None:
         what = "of the GPU" if room.on_gpus else "available"
-        yield f"Memory {what}: {_bytes(room.device_bytes)}, for {_number(room.num_sharing, 'trial')} at a time."
+        yield f"Memory {what}: {in_bytes(room.device_bytes)}, for {_number(room.num_sharing, 'trial')} at a time."
     for group in waiting:
-        number = None if group.peak_bytes is None else num_fitting(group.peak_bytes, room)
+        number = None if (peak := group.likely_peak_bytes) is None else num_fitting(peak, room)
         if number == 0:
-            yield f"{group.task} {group.optimizer}: would not fit, by what is stored."
+            yield f"{group.task} {group.optimizer}: would not fit."
         elif number is not None and number < min(room.num_sharing, group.num_to_run):
             yield f"{group.task} {group.optimizer}: only {_number(number, 'trial')} at a time would fit."
     unknown = [group for group in waiting if not group.is_known]
     if unknown:
         first = unknown[0]
         yield (
-            f"-: nothing is stored that tells it, for {_number(len(unknown), 'group')}. One trial of it, "
-            f"`optbench run task={first.task} optimizer={first.optimizer}` with its other overrides, makes it known."
+            f"-: nothing is stored that tells it, for {_number(len(unknown), 'group')}. "
+            f"`optbench cost task={first.task} optimizer={first.optimizer}` with its other overrides measures it."
         )
 
 
@@ -173,7 +192,8 @@ def _total(seconds: Sequence[float], num_to_run: int) -> str:
 
 
 def _fit(group: Group, room: Capacity | None) -> str:
-    if room is None or group.peak_bytes is None or (number := num_fitting(group.peak_bytes, room)) is None:
+    peak = group.likely_peak_bytes
+    if room is None or peak is None or (number := num_fitting(peak, room)) is None:
         return "-"
     if number == 0:
         return "[red]no[/]"
@@ -260,12 +280,3 @@ def _number(count: int, noun: str) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
-
-
-def _bytes(count: int | None) -> str:
-    if count is None:
-        return "-"
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:.4g} {unit}"
-    return f"{count} B"

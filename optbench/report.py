@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from optbench import cells, tables
+from optbench.costs import Costs
 from optbench.measurement import Status
 from optbench.store import Store
 
@@ -48,7 +49,7 @@ class Report:
     def markdown(self) -> str:
         """All tables with their notes, as Markdown."""
         parts = [
-            f"## {_escape(self.title(task))}\n\n{_markdown_table(cells.words(rows))}\n"
+            f"## {_escape(self.title(task))}\n\n{markdown_table(cells.words(rows))}\n"
             for task, rows in self.tasks.items()
         ]
         lines = [*cells.notes(self.rows, self.index), *self.failures()]
@@ -69,7 +70,7 @@ class Report:
 
     def write(self) -> list[Path]:
         """Write `table.md` and `table.csv` beside the results; nothing in a folder that is read-only."""
-        csv = cells.numbers(self.rows).map(_inert).rename(columns=_inert).to_csv(index=False)
+        csv = cells.numbers(self.rows).map(inert).rename(columns=inert).to_csv(index=False)
         try:
             return [self.store.write("table.md", self.markdown()), self.store.write("table.csv", csv)]
         except OSError:
@@ -80,16 +81,18 @@ def report(store: Store, *, everything: bool = False, ids: Sequence[str] | None 
     """The report on the trials with these ids, or on those that the last command asked for, or on all."""
     index = store.index()
     index = index[index["status"] != Status.PREEMPTED].reset_index(drop=True)  # these have no result yet
+    costs = {cost.id: cost for cost in Costs(store).all()}
     plan = None if everything else {"ids": ids} if ids is not None else store.read_plan()
     if plan is None:
-        return Report(store=store, index=index, rows=tables.rows(index), num_missing=0)
+        return Report(store=store, index=index, rows=tables.rows(index, costs), num_missing=0)
     order = {trial_id: place for place, trial_id in enumerate(plan["ids"])}
     asked = index[index["id"].isin(list(order))]
     asked = asked.sort_values("id", key=lambda ids: ids.map(order), ignore_index=True)
-    return Report(store=store, index=asked, rows=tables.rows(asked), num_missing=len(order) - len(asked))
+    return Report(store=store, index=asked, rows=tables.rows(asked, costs), num_missing=len(order) - len(asked))
 
 
-def _markdown_table(table: pd.DataFrame) -> str:
+def markdown_table(table: pd.DataFrame) -> str:
+    """The table as Markdown."""
     lines = [[_escape(str(cell)) for cell in line] for line in [list(table), *table.to_numpy().tolist()]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * max(width, 3) for width in widths])
@@ -105,6 +108,6 @@ def _escape(text: str) -> str:
     return " ".join(text.split())
 
 
-def _inert(cell: Any) -> Any:
+def inert(cell: Any) -> Any:
     """The cell, with a quote before text that a spreadsheet would take for a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

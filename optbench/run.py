@@ -60,11 +60,12 @@ def check(trial: Trial, *, is_here: bool = True) -> None:
     by_model = trial.param_groups is not None or trial.optimizer.companion is not None or trial.optimizer.matrices
     if not by_model:
         optim_build.check(building.optimizer_component(trial), lr_factor=trial.lr_factor)
-    parts = ("task", "data", *(("optimizer", "param_groups", "lr_scaling") if by_model else ()))
+    parts = ("task", "data", "hardware", *(("optimizer", "param_groups", "lr_scaling") if by_model else ()))
     key = json.dumps([json_safe(trial.config.get(part)) for part in parts])
     if key not in _checked:
         try:
             task = building.build_task(trial, device)
+            building.check_batches(trial, task)
             if by_model:
                 building.build_optimizer(trial, task)
         except UsageError:
@@ -143,7 +144,7 @@ def run(
             if resumed is not None:
                 summary["resumed_at_step"] = resumed["step"]
         except (Exception, SystemExit) as error:  # whatever it is, it costs this trial alone
-            status = Status.OUT_OF_MEMORY if _is_out_of_memory(error) else Status.CRASHED
+            status = Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.CRASHED
             reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
             summary = {"reason": hidden(_text(reason)), "traceback": hidden(_text(trace))}
     if warned:
@@ -217,7 +218,8 @@ def _sizes(task: Task, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     }
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is the error of who asked for more memory than there was."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 

@@ -1,5 +1,6 @@
 """One optimizer step, the same for every task, optimizer and hardware config."""
 
+import inspect
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
@@ -55,10 +56,11 @@ class Stepper:
         if hardware is not None and hardware.precision == "fp16":
             self._scaler = torch.amp.GradScaler(self._parameters[0].device.type)
         self._step: Callable[..., Any] = optimizer.step
-        if hardware is not None and hardware.compile_step:
-            self._step = torch.compile(optimizer.step)
         if hardware is not None:
             check_step(capabilities, hardware)
+            if hardware.compile_step:
+                _rates_as_tensors(optimizer)
+                self._step = torch.compile(optimizer.step)
 
     def __call__(self, batch: Any) -> Tensor:
         """Take the step; the loss before it, on the device and without a graph."""
@@ -137,6 +139,16 @@ def check_step(capabilities: Set[Capability], hardware: Hardware) -> None:
         UsageError: it cannot.
     """
     several = sorted(capabilities & {Capability.CLOSURE, Capability.EXTRA_PASS, Capability.CREATE_GRAPH})
+    if hardware.compile_step and hardware.precision == "fp16":
+        raise UsageError(
+            "hardware.compile_step=true does not go with hardware.precision=fp16, which skips a step "
+            "where a gradient is not finite.\nUse precision=bf16, or leave compile_step out."
+        )
+    if hardware.compile_step and hardware.implementation == "fused":
+        raise UsageError(
+            "hardware.compile_step=true does not go with hardware.implementation=fused: a fused step is one kernel "
+            "already, and nothing of it is compiled.\nLeave one of them out."
+        )
     for key, is_asked in (
         ("precision=fp16", hardware.precision == "fp16"),
         ("compile_step=true", hardware.compile_step),
@@ -147,6 +159,20 @@ def check_step(capabilities: Set[Capability], hardware: Hardware) -> None:
                 f"hardware.{key}: the optimizer needs {', '.join(several)}, which does not go with it.\n"
                 "Leave it out, or choose another optimizer."
             )
+
+
+def _rates_as_tensors(optimizer: torch.optim.Optimizer) -> None:
+    """Make each rate a tensor where the class takes one, of 64 bits, so that it is the same number.
+
+    A number would be part of the code, and another one would have it compiled anew.
+    """
+    for part in getattr(optimizer, "parts", (optimizer,)):  # each has its own class
+        lr = inspect.signature(type(part)).parameters.get("lr")
+        if lr is None or "Tensor" not in str(lr.annotation):
+            continue
+        for group in part.param_groups:
+            if isinstance(group["lr"], float):
+                group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
 
 
 def parts(batch: Any, num_parts: int) -> list[tuple[Any, float]]:

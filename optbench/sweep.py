@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from optbench.component import Component, component
-from optbench.errors import Interrupted, UsageError
+from optbench.errors import Interrupted, UsageError, unknown
 from optbench.execution import Context, Limits
 from optbench.parsing import parse, parse_mapping, parse_value
 from optbench.secrets import Checker, check_config
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optbench.search import Study
 
 # What all trials of a sweep have in common: none of it is in an id.
-SHARED = ("results", "sweep", "logger", "executor", "limits", "checkpoint", "n")
+SHARED = ("results", "sweep", "logger", "executor", "limits", "checkpoint", "n", "cost", "claims")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class Settings:
         executor: runs them.
         limits: what may be spent.
         checkpoint_seconds: between two checkpoints of a trial.
+        cost_seconds: spent on timing the steps of each task, optimizer and hardware; None measures no cost.
     """
 
     results: Path
@@ -44,6 +45,7 @@ class Settings:
     executor: Component
     limits: Limits
     checkpoint_seconds: float | None
+    cost_seconds: float | None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
@@ -54,7 +56,7 @@ class Settings:
         """
         parts = {key: config.get(key) for key in SHARED}
         for key, value in parts.items():
-            if value is None and key != "n":
+            if value is None and key not in ("n", "claims"):
                 raise UsageError(f"{key} is missing: a sweep needs it.")
         if not isinstance(parts["results"], str):
             raise UsageError(f"results={parts['results']!r}: a folder is needed, such as results=results.")
@@ -64,10 +66,11 @@ class Settings:
             raise UsageError(f"sweep.name={name!r}: a plain folder name is needed, such as sweep.name=default.")
         checkpoint = parse_mapping(parts["checkpoint"], where="checkpoint")
         every_seconds = parse_value(checkpoint.get("every_seconds"), float | None, where="checkpoint.every_seconds")
+        cost_seconds = _cost_seconds(parts["cost"])
         limits = parse(Limits, parse_mapping(parts["limits"], where="limits"), where="limits")
-        for key, value in (*vars(limits).items(), ("every_seconds", every_seconds)):
+        for key, value in (*vars(limits).items(), ("every_seconds", every_seconds), ("seconds", cost_seconds)):
             if value is not None and not (value > 0 or (key == "grace_seconds" and value == 0)):
-                where = "checkpoint" if key == "every_seconds" else "limits"
+                where = {"every_seconds": "checkpoint", "seconds": "cost"}.get(key, "limits")
                 raise UsageError(f"{where}.{key}={value:g}: it must be above 0.")
         return cls(
             results=Path(parts["results"]),
@@ -77,6 +80,7 @@ class Settings:
             executor=component(parse_mapping(parts["executor"], where="executor"), group="executor"),
             limits=limits,
             checkpoint_seconds=every_seconds,
+            cost_seconds=cost_seconds,
         )
 
     def context(self, trials: Iterable[Trial], *, allowed: Sequence[str]) -> Context:
@@ -131,6 +135,7 @@ def carry_out(
         sweep.note(made.trials, overrides=overrides, command=command)
         announce(made)
         sweep.execute(Listed(made.jobs))
+        sweep.measure_costs(made.trials)
         return sweep.show(made.trials)
 
 
@@ -184,16 +189,10 @@ def search(
         announce_search(sweep.store, source)
         sweep.execute(source)
         sweep.note(source.trials, overrides=overrides, command=command)
+        sweep.measure_costs(source.trials)
         show_found(source.found)
         num_unspent = 0 if source.is_exhausted else 1  # a budget that is not spent is no complete search
         return sweep.show(source.trials) + num_unspent
-
-
-def show_plan(configs: Iterable[Mapping[str, Any]], **options: Any) -> int:
-    """As `optbench.overview.show_plan`, which takes its time to be imported: a mistake need not wait for it."""
-    from optbench import overview
-
-    return overview.show_plan(configs, **options)
 
 
 class _Sweep:
@@ -273,6 +272,24 @@ class _Sweep:
         if self._signals.is_over:
             warn("the time of the sweep is over (limits.sweep_seconds); the same command goes on.")
 
+    def measure_costs(self, trials: Sequence[Trial]) -> None:
+        """Measure the costs that are missing, when nothing else of the sweep runs any more; on this machine alone."""
+        from optbench.plan import LOCAL
+
+        seconds = self.settings.cost_seconds
+        if seconds is None or self.settings.executor.target != LOCAL or self._signals.is_requested:
+            return
+        from optbench import costing
+        from optbench.costs import Costs
+        from optbench.probing import Probes
+
+        costs = Costs(self.store)
+        if configs := costing.missing((trial.config for trial in trials), costs):
+            self._close()  # a probe is to be alone
+            probes = Probes(allowed=self._allowed, interruption=self._signals)
+            with self._signals:
+                costing.measure(configs, costs=costs, probes=probes, seconds=seconds)
+
     def show(self, trials: Sequence[Trial]) -> int:
         """Show the table; returns how many trials have failed or have no result.
 
@@ -285,6 +302,15 @@ class _Sweep:
         if self._signals.exit_code is not None:
             raise Interrupted(self._signals.exit_code)
         return found.num_failed + found.num_missing
+
+
+def _cost_seconds(config: Any) -> float | None:
+    cost = parse_mapping(config, where="cost")
+    for key in cost:
+        if key != "seconds":
+            raise unknown("key", str(key), ["seconds"], prefix="cost.")
+    seconds: float | None = parse_value(cost.get("seconds"), float | None, where="cost.seconds")
+    return seconds
 
 
 def _executor(settings: Settings, *, overrides: Sequence[str], allowed: Sequence[str]) -> "Executor":

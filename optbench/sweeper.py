@@ -4,6 +4,7 @@ Hydra's own sweeper composes every config twice, checks overrides against the de
 a finished trial. This one gets the overrides as they were typed.
 """
 
+import pkgutil
 import re
 import sys
 import types
@@ -16,10 +17,16 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from optbench.compose import Composer
-from optbench.sweep import carry_out, search, show_plan
+from optbench.sweep import carry_out, search
 
 PLUGIN = "hydra_plugins.optbench"
 ALLOW = "allow="
+# What is done with configs besides running them, by the verb; imported then, so that a mistake need not wait for it.
+_WORK = {
+    "plan": "optbench.overview:show_plan",
+    "cost": "optbench.costing:show_costs",
+    "fit": "optbench.fit_pages:show_fit",
+}
 
 
 class OptbenchSweeper(Sweeper):
@@ -34,7 +41,7 @@ class OptbenchSweeper(Sweeper):
     arguments: Sequence[str] = ()
     one_trial: bool = False
     num_failed: int = 0
-    only_plan: bool = False
+    verb: str | None = None
     command: Sequence[str] = ()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -45,7 +52,7 @@ class OptbenchSweeper(Sweeper):
         self._config_name = str(config.hydra.job.config_name)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Plan, and then, unless the plan is all that was asked for, run what is missing and show the table.
+        """Do with the configs what the verb asks: without one, run what is missing and show the table.
 
         Raises:
             UsageError: nothing has been trained.
@@ -55,11 +62,12 @@ class OptbenchSweeper(Sweeper):
         composer = Composer(self._loader, self._hydra_overrides, config_name=self._config_name)
         prefixes += composer.packages_named(given)
         noted = {"overrides": type(self).arguments, "command": type(self).command, "allowed": prefixes}
-        if not self.one_trial and not self.only_plan and (strategy := composer.strategy(given)).is_guided:
+        work = _WORK.get(type(self).verb or "")
+        if work is None and not self.one_trial and (strategy := composer.strategy(given)).is_guided:
             type(self).num_failed = search(composer.studies(given), strategy, **noted)
             return
-        work = show_plan if self.only_plan else carry_out
-        type(self).num_failed = work(composer.configs(given, one_trial=self.one_trial), **noted)
+        carry = carry_out if work is None else pkgutil.resolve_name(work)
+        type(self).num_failed = carry(composer.configs(given, one_trial=self.one_trial), **noted)
 
 
 def split_allowed(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from optbench.cost import Cost
+from optbench.costs import cost_id
 from optbench.measurement import Status
 from optbench.settings import differing, words
 from optbench.stats import Estimate, estimate, ties
@@ -37,9 +39,10 @@ class Row:
         steps_to_target: over the trials that reached the target.
         seconds_to_target: the same.
         num_reached: how many reached the target; None where there was none.
-        step_seconds: median over trials of seconds per step.
+        step_seconds: seconds per step, as its cost says; without that, the median over trials.
         state_bytes_per_parameter: bytes of optimizer state over trained parameters.
-        peak_bytes: the largest peak over trials.
+        peak_bytes: the same of memory; without that, the largest over trials.
+        cost: of a step, measured alone; None where it was not.
         failures: how many ended with each status other than success.
     """
 
@@ -55,6 +58,7 @@ class Row:
     step_seconds: float | None
     state_bytes_per_parameter: float | None
     peak_bytes: float | None
+    cost: Cost | None
     failures: Mapping[str, int]
 
     @property
@@ -144,11 +148,12 @@ class _Group:
         return [values[place] for place in self.places if values and values[place] is not None]
 
 
-def rows(index: pd.DataFrame) -> list[Row]:
+def rows(index: pd.DataFrame, costs: Mapping[str, Cost] | None = None) -> list[Row]:
     """A row for each setting among the trials of an index, grouped by task, the best first.
 
     Args:
         index: as `Store.index` gives it, in any order; not changed.
+        costs: those that were measured, by their id.
     """
     by_name: dict[str, list[_Group]] = {}
     for group in _groups(index):
@@ -157,7 +162,7 @@ def rows(index: pd.DataFrame) -> list[Row]:
     for name, groups in by_name.items():
         for group, own in zip(groups, differing([group.config for group in groups], TASK_PARTS), strict=True):
             by_task.setdefault(" ".join([name, *words(own)]), []).append(group)
-    return [row for task, groups in by_task.items() for row in _ranked(groups, task=task)]
+    return [row for task, groups in by_task.items() for row in _ranked(groups, task=task, costs=costs or {})]
 
 
 def _groups(index: pd.DataFrame) -> list[_Group]:
@@ -183,7 +188,7 @@ def _groups(index: pd.DataFrame) -> list[_Group]:
     ]
 
 
-def _ranked(groups: Sequence[_Group], *, task: str) -> list[Row]:
+def _ranked(groups: Sequence[_Group], *, task: str, costs: Mapping[str, Cost]) -> list[Row]:
     """The rows of one task, the best first."""
     ordered = sorted(groups, key=lambda group: (group.score, group.optimizer))
     best = ordered[0] if ordered[0].is_complete and len(ordered) > 1 else None
@@ -195,13 +200,16 @@ def _ranked(groups: Sequence[_Group], *, task: str) -> list[Row]:
             mark = "best"
         elif best is not None and group.is_complete and ties(best.ranking, group.ranking):
             mark = "tie"
-        table.append(_row(group, task=task, mark=mark, setting=setting))
+        cost = costs.get(cost_id(group.config)) if costs else None
+        table.append(_row(group, task=task, mark=mark, setting=setting, cost=cost))
     return table
 
 
-def _row(group: _Group, *, task: str, mark: Mark, setting: Mapping[str, Any]) -> Row:
+def _row(group: _Group, *, task: str, mark: Mark, setting: Mapping[str, Any], cost: Cost | None) -> Row:
     with_target = group.has_target
-    step_seconds = group.figures("step_seconds")
+    measured = group.figures("step_seconds")
+    step_seconds = statistics.median(measured) if measured else None
+    peak_bytes = max(group.figures("peak_bytes"), default=None)
     num_parameters = max(group.figures("num_parameters"), default=0)
     state_bytes = max(group.figures("state_bytes"), default=None)
     return Row(
@@ -214,8 +222,9 @@ def _row(group: _Group, *, task: str, mark: Mark, setting: Mapping[str, Any]) ->
         steps_to_target=group.estimate("steps_to_target") if with_target else None,
         seconds_to_target=group.estimate("seconds_to_target") if with_target else None,
         num_reached=len(group.by_seed("steps_to_target")) if with_target else None,
-        step_seconds=statistics.median(step_seconds) if step_seconds else None,
+        step_seconds=cost.time.step.median if cost and cost.time else step_seconds,
         state_bytes_per_parameter=state_bytes / num_parameters if state_bytes is not None and num_parameters else None,
-        peak_bytes=max(group.figures("peak_bytes"), default=None),
+        peak_bytes=cost.memory.peak_bytes if cost and cost.memory else peak_bytes,
+        cost=cost,
         failures=group.failures,
     )

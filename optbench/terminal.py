@@ -48,7 +48,7 @@ def show(found: Report, *, svg: Path | None = None) -> None:
     if written := found.write():
         page.print(f"[dim]Written: {escape(' '.join(map(str, written)))}[/]", soft_wrap=True)
     if svg is not None:
-        svg.write_text(_picture([_table(content, title=title) for title, content in contents.items()]))
+        svg.write_text(_picture([rich_table(content, title=title) for title, content in contents.items()]))
 
 
 def _picture(parts: Sequence[Table]) -> str:
@@ -62,12 +62,16 @@ def _picture(parts: Sequence[Table]) -> str:
 
 def _fitting(content: pd.DataFrame, *, title: str, width: int) -> list[Table]:
     """One table, or in a narrow terminal two: what the settings reach, and what they cost."""
-    whole = _table(content, title=title)
+    whole = rich_table(content, title=title)
     if _width(whole) <= width:
         return [whole]
     rows = list(content.columns[:3])
-    price = [name for name in content if str(name).startswith(("step (", "state (")) or name in ("peak", "failed")]
-    return [_table(content.drop(columns=price), title=title), _table(content[rows + price], title="cost")]
+    price = [
+        name
+        for name in content
+        if str(name).startswith(("step ", "state (", "optimizer's")) or name in ("peak", "failed")
+    ]
+    return [rich_table(content.drop(columns=price), title=title), rich_table(content[rows + price], title="cost")]
 
 
 def _width(table: Table) -> int:
@@ -75,10 +79,11 @@ def _width(table: Table) -> int:
     return Width.get(page, page.options, table).maximum
 
 
-def _table(content: pd.DataFrame, *, title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+def rich_table(content: pd.DataFrame, *, title: str) -> Table:
+    """The content with a title; what cannot be told from its figures stands on the left."""
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     for name in map(str, content.columns):
-        left = name in ("", "optimizer", "setting", "failed")
+        left = name in ("", "optimizer", "setting", "failed", "says", "claim", "figure", "verdict")
         heading = name.replace(" (", "\n(")
         table.add_column(heading, justify="left" if left else "right", no_wrap=name in ("", "optimizer"))
     for line in content.itertuples(index=False, name=None):

@@ -22,7 +22,7 @@ Direction = Literal["min", "max"]
 REQUIRED = ("task", "optimizer", "schedule", "budget", "evaluation", "target", "divergence", "hardware", "seed")
 OPTIONAL = ("data", "param_groups", "max_grad_norm", "lr_scaling")
 PARTS = (*REQUIRED, *OPTIONAL)
-ELSEWHERE = ("logger", "sweep", "results", "executor", "limits", "checkpoint", "n")
+ELSEWHERE = ("logger", "sweep", "results", "executor", "limits", "checkpoint", "n", "cost", "claims")
 # Parts that are in an id only where they are given: they came later, and a stored result keeps its name.
 OPTIONAL_SINCE = ("param_groups", "max_grad_norm", "lr_scaling")
 CURVE_COLUMNS = ("step", "seconds", "lr", "gradient_evaluations")

@@ -247,7 +247,7 @@ def test_a_plan_trains_nothing_and_writes_nothing(tmp_path: Path, capsys: pytest
     assert call("plan", *QUICK, "optimizer=sgd,adam", "optimizer.lr=0.001,1e-3", f"results={results}") == 0
     output = capsys.readouterr().out
     assert f"{results}/default: 6 trials to run, 0 done, 0 failed, 6 duplicates merged." in output
-    assert "optbench run task=quadratic optimizer=sgd" in output, "how to get a prediction"
+    assert "optbench cost task=quadratic optimizer=sgd" in output, "how to know more"
     assert not results.exists()
 
 
@@ -264,7 +264,9 @@ def test_a_plan_counts_what_is_stored_and_predicts_from_it(tmp_path: Path, capsy
     assert rows["sgd"][2:6] == ["3", "1", "1", "1"]
     assert rows["sgd"][7] == "s"
     assert rows["sgd"][-1] == "yes"
-    assert rows["adam"][2:] == ["3", "3", "0", "0", "-", "-", "-", "-"]
+    assert rows["adam"][2:8] == ["3", "3", "0", "0", "-", "-"]
+    assert rows["adam"][8] == "-", "no peak was measured"
+    assert rows["adam"][-3:] == ["256", "B", "yes"], "but one is predicted"
     assert "Predicted wall-clock of training: at least" in output
     assert files(tmp_path) == before
 

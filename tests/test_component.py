@@ -35,6 +35,8 @@ COMPANION = {"name": "adamw", "_target_": "torch.optim.AdamW", "lr": 0.1}
         ({"advised": {"schedules": []}}, "Did you mean 'optimizer.advised.schedule'"),
         ({"follow": {"momentum": "lrr"}}, "unknown key 'lrr' in optimizer.follow.*Did you mean 'lr'"),
         ({"follow": {"lr_1d": "lr"}}, "unknown key 'lr_1d' in optimizer.follow"),
+        ({"period": "momentums"}, "unknown argument 'momentums' for optimizer.period.*Did you mean 'momentum'"),
+        ({"period": 10}, "optimizer.period=10: expected a list"),
     ],
 )
 def test_a_mistake_in_what_a_file_declares_is_explained(declared: dict[str, Any], message: str) -> None:
@@ -64,6 +66,7 @@ def test_what_changes_the_training_is_part_of_what_is_asked(declared: dict[str, 
         {"optimizer.advised": {"lr": [0.1, 1.0], "because": "so", "source": "https://example.org"}},
         {"optimizer.rule": "adamw", "optimizer.departs": []},
         {"optimizer.preset": {"size": "7B"}},
+        {"optimizer.period": "lr"},
     ],
 )
 def test_what_is_only_said_about_an_optimizer_is_not(said: dict[str, Any]) -> None:
@@ -75,3 +78,25 @@ def test_a_companion_is_refused_like_any_other() -> None:
     muon = {"name": "muon", "_target_": "torch.optim.Muon", "lr": 0.1, "capabilities": ["matrices_only"]}
     with pytest.raises(UsageError, match="LAMB8bit is refused"):
         check(optimizer_component({**muon, "companion": companion}))
+
+
+@pytest.mark.parametrize(
+    ("declared", "period"),
+    [
+        ({}, 1),
+        ({"period": "gap", "gap": 200}, 200),
+        ({"period": "gap", "gap": None}, 1),
+        ({"period": "gap", "gap": 0}, 1),
+        ({"period": "gap", "gap": 0.5}, 1),
+        ({"period": "gap", "matrices": {"gap": 7}}, 7),
+        ({"period": ["gap", "other"], "gap": 10, "other": 4}, 20),
+    ],
+)
+def test_the_period_is_the_number_of_steps_that_the_arguments_give(declared: dict[str, Any], period: int) -> None:
+    assert optimizer_component({**PLAIN, **declared}).period == period
+
+
+def test_the_period_of_two_optimizers_holds_whole_periods_of_both() -> None:
+    companion = {**COMPANION, "period": "gap", "gap": 4}
+    declared = {"capabilities": ["matrices_only"], "companion": companion, "period": "gap", "gap": 6}
+    assert optimizer_component({**PLAIN, **declared}).period == 12

@@ -5,6 +5,7 @@ import gc
 import inspect
 import io
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -89,6 +90,15 @@ RATES_FOR_BF16 = {
     "sgd": 0.1,
     "sgd_untuned": 0.1,
     "shampoo": 0.01,
+}
+
+# What arguments are called that say every how many steps something is done.
+EVERY_SO_OFTEN = r"(_frequency|_freq|_gap|_period|_interval|_every|_compute_steps)$"
+
+# What such an argument tells is done in every step alike.
+EVEN = {
+    "apollo": {"update_proj_gap"},  # each step draws its projection, the gap tells from which seed
+    "apollo_mini": {"update_proj_gap"},
 }
 
 # What libraries warn of when such an optimizer trains on the CPU.
@@ -455,3 +465,11 @@ def test_under_a_constant_gradient_momentum_goes_at_the_rate_of_its_convention(
 def test_the_averaging_momentum_keeps_its_damping_when_beta_is_set(make_trial: MakeTrial) -> None:
     trial = make_trial("optimizer=momentum_averaging", "optimizer.momentum=0.5")
     assert trial.optimizer.arguments["dampening"] == 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_refreshed_now_and_then_is_declared(name: str) -> None:
+    component, declared = load(name), CATALOGUE[name].config.get("period", [])
+    found = {key for key in {**component.arguments, **component.matrices} if re.search(EVERY_SO_OFTEN, key)}
+    assert found - EVEN.get(name, set()) == ({declared} if isinstance(declared, str) else set(declared))
+    assert (component.period > 1) == bool(declared)

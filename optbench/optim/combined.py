@@ -13,16 +13,19 @@ class Combined(torch.optim.Optimizer):
 
     Args:
         parts: optimizers of disjoint parameters.
+
+    Attributes:
+        parts: these.
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         super().__init__([group for part in parts for group in part.param_groups], {})
-        self._parts = tuple(parts)
+        self.parts = tuple(parts)
         self._share()
 
     def _share(self) -> None:
         start = 0
-        for part in self._parts:
+        for part in self.parts:
             end = start + len(part.param_groups)
             part.param_groups = self.param_groups[start:end]
             part.state = self.state
@@ -34,7 +37,7 @@ class Combined(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self._parts:
+        for part in self.parts:
             part.step()
         return loss
 
