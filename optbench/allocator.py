@@ -37,7 +37,7 @@ class Allocator:
         torch.cuda.reset_peak_memory_stats(self._device)
 
     def mark(self, phase: Phase) -> None:
-        """A phase begins; memory is given away when an operation is asked for, so that nobody has to wait for the GPU."""
+        """A phase begins; memory is given away when an operation is asked for, so that nobody waits for the GPU."""
         if self._phase is not None:
             most = torch.cuda.max_memory_allocated(self._device) - self._allocated_before
             reserved = torch.cuda.max_memory_reserved(self._device) - self._reserved_before

@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 
 from optbench import machine
-from optbench.console import console
+from optbench.console import console, warn
 from optbench.cost import Cost
 from optbench.costs import Costs, cost_id
 from optbench.errors import Interrupted, UsageError
@@ -27,8 +27,17 @@ def missing(configs: Iterable[Config], costs: Costs) -> list[Config]:
     return [config for key, config in distinct.items() if _is_stale(costs.read(key), config)]
 
 
-def measure(configs: Sequence[Config], *, costs: Costs, probes: Probes, seconds: float) -> None:
+def measure(
+    configs: Sequence[Config], *, costs: Costs, probes: Probes, seconds: float, after_trials: bool = False
+) -> None:
     """Measure the cost of each config and keep it; a signal ends this early, and what was measured is kept.
+
+    Args:
+        configs: of trials.
+        costs: where they are kept.
+        probes: who measures.
+        seconds: of timing, for each.
+        after_trials: whether a mistake is only said, since there is more to be shown than costs.
 
     Raises:
         UsageError: a config is wrong.
@@ -46,6 +55,10 @@ def measure(configs: Sequence[Config], *, costs: Costs, probes: Probes, seconds:
                 costs.write(probes.cost(config, seconds=seconds))
             except StoppedError:
                 return
+            except UsageError as error:
+                if not after_trials:
+                    raise
+                warn(f"no cost of {config['optimizer']['name']} on {config['task']['name']}: {error}")
 
 
 def show_costs(

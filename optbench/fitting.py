@@ -14,8 +14,10 @@ from optbench.trial import Trial
 BATCH_SIZE = "batch_size"
 # Beyond it nothing is asked: a device is then not limited by its memory.
 MAX_BATCH_SIZE = 2**24
-# Lines lead there within five predictions; a peak that grows in leaps is halved from then on.
-MAX_BY_LINE = 6
+# Lines lead there within a few predictions; where the peak grows in leaps, every other guess is the middle after that.
+MAX_BY_LINE = 5
+# A factor between two batch sizes from which on it is better to take factors than differences.
+FAR = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +109,30 @@ class _Search:
         return 0 if low < least else low
 
     def _guess(self, low: int, high: int) -> int:
-        """Where the line through the two nearest peaks meets the memory; the middle, where lines have misled."""
-        if len(self.peaks) == 1:
-            return 2 * low if low in self.peaks else high // 2
-        if len(self.peaks) > MAX_BY_LINE:
-            return (low + high) // 2
-        near, far = sorted(self.peaks, key=lambda size: abs(self.peaks[size] - self._memory_bytes))[:2]
-        slope = (self.peaks[near] - self.peaks[far]) / (near - far)
-        return near + math.floor((self._memory_bytes - self.peaks[near]) / slope) if slope > 0 else high - 1
+        """The next batch size to go through, which is then brought between the two.
+
+        A peak is most often the largest of several lines. Then the line between the largest size that fits and the
+        smallest that does not is above it, and the line through two sizes on one side is below it.
+        """
+        fitting = sorted(size for size, peak in self.peaks.items() if peak <= self._memory_bytes)
+        others = sorted(self.peaks.keys() - set(fitting))
+        count = len(self.peaks)
+        if count > MAX_BY_LINE and count % 2 == 0:
+            return math.isqrt(low * high) if high > FAR * low else (low + high) // 2
+        if fitting and others and not (len(others) > 1 and count // 2 % 2):
+            return self._crossing(fitting[-1], others[0])
+        if len(others) > 1:
+            return self._crossing(*others[:2])
+        if len(fitting) > 1:
+            return self._crossing(*fitting[-2:])
+        return 2 * low if fitting else high // 2
+
+    def _crossing(self, first: int, second: int) -> int:
+        """Where the line through two peaks meets the memory; far ahead, where it does not rise."""
+        slope = (self.peaks[second] - self.peaks[first]) / (second - first)
+        if slope <= 0:
+            return FAR**2 * second
+        return first + math.floor((self._memory_bytes - self.peaks[first]) / slope)
 
     def _first_refused(self, accepted: int, refused: int) -> int:
         """The smallest batch size that the task refuses."""

@@ -222,7 +222,7 @@ class Training:
                 alive = most = self._tracker.alive_bytes
                 with torch.profiler.record_function(_MARK):
                     self.take(self.num_steps)
-            events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+            events = profile.profiler.kineto_results.events()
             start = next(event.start_ns() for event in events if event.name() == _MARK)
             changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
         except Exception:  # it is a cross-check: what is wrong with it costs nothing else
@@ -239,7 +239,9 @@ class Training:
         self._batch_bytes = max(self._batch_bytes, self._tracker.add_batch(batch))
         with self._tracker:
             self._step(batch)
-        self._tracker.add((tensor for state in self._optimizer.state.values() for tensor in tensors_in(state)), Role.STATE)
+        self._tracker.add(
+            (tensor for state in self._optimizer.state.values() for tensor in tensors_in(state)), Role.STATE
+        )
 
     def _mark(self, phase: Phase) -> None:
         if self._phase is Phase.BACKWARD and phase is Phase.OPTIMIZER:

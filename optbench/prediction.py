@@ -6,7 +6,7 @@ on every machine, with the defaults of a GPU where the trial asks for one.
 """
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ from torch.optim import optimizer as torch_optimizer
 from torch.utils import _foreach_utils
 from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from optbench import building
@@ -122,9 +122,7 @@ def _defaults(hardware: Hardware) -> Iterator[None]:
             stack.callback(types.remove, FakeTensor)
         if is_gpu:
             stack.enter_context(
-                patch.object(
-                    torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: [*devices, "cpu"]
-                )
+                patch.object(torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: [*devices, "cpu"])
             )
         yield
 
@@ -151,38 +149,71 @@ def _convertible_modules() -> Iterator[None]:
 
 
 class _Answers(TorchDispatchMode):
-    """Answers what libraries ask of a tensor's numbers, as if each of them were a half and none overflowed."""
+    """Answers what libraries ask of a tensor's numbers: each is a half, but for those of a tensor filled with zeros."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]  # typed in some versions of torch
-        self._answers = WeakIdKeyDictionary()  # of truths, and of numbers that are not a half
+        self._known = WeakIdKeyDictionary()  # truths, and numbers that are not a half
+        self._zeros = WeakIdKeyDictionary()  # storages
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:  # type: ignore[no-untyped-def]
         if func in _QUESTIONS and isinstance(args[0], FakeTensor):
             return self._answer(args[0])
         result = func(*args, **(kwargs or {}))
         packet = getattr(func, "overloadpacket", None)
-        if packet in _TRUTHS and isinstance(result, FakeTensor):
-            self._answers[result] = _TRUTHS[packet](*map(self._answer, args[:2]))
-        elif packet is aten._amp_foreach_non_finite_check_and_unscale_:
-            self._answers[args[1]] = 0.0
+        if packet is aten._amp_foreach_non_finite_check_and_unscale_:
+            self._known[args[1]] = 0.0
+        elif isinstance(result, FakeTensor) and result.dtype == torch.bool and packet in _TRUTHS:
+            self._known[result] = _TRUTHS[packet](*map(self._answer, args[:2]))
+        elif not self._is_zeros(packet, result, args):
+            for tensor in _written(func, args, kwargs or {}):
+                self._zeros.pop(tensor.untyped_storage(), None)
         return result
+
+    def _is_zeros(self, packet: Any, result: Any, args: Sequence[Any]) -> bool:
+        """Whether the operation filled a tensor with zeros; those of a whole storage are noted."""
+        if not isinstance(result, FakeTensor) or packet not in _FILLS:
+            return False
+        if any(self._answer(value) for value in args[1:][: _FILLS[packet]]):
+            return False
+        if result.numel() * result.element_size() == result.untyped_storage().nbytes():
+            self._zeros[result.untyped_storage()] = True
+        return True
 
     def _answer(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if not isinstance(value, FakeTensor):
-            return value.item() if value.numel() == 1 else _HALF
-        if value in self._answers:
-            return self._answers[value]
-        if value.constant is not None and value.numel() == 1:
-            return value.constant.item()
-        if value.is_floating_point():
-            return _HALF
-        return value.dtype != torch.bool
+        if value in self._known:
+            return self._known[value]
+        real = value.constant if isinstance(value, FakeTensor) else value
+        if real is not None and real.numel() == 1:
+            with unset_fake_temporarily():
+                return real.item()
+        if value.untyped_storage() in self._zeros:
+            return 0.0 if value.is_floating_point() else 0
+        return _HALF if value.is_floating_point() else value.dtype != torch.bool
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[FakeTensor]:
+    """The tensors that an operation writes to."""
+    schema = getattr(func, "_schema", None)
+    if schema is not None and schema.is_mutable:
+        for index, argument in enumerate(schema.arguments):
+            if argument.is_write:
+                value = args[index] if index < len(args) else kwargs.get(argument.name)
+                yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, FakeTensor))
 
 
 _HALF = 0.5
+# What fills a tensor, and how many arguments after the first say with what; with zeros, where there are none.
+_FILLS: Mapping[Any, int] = {
+    aten.zeros: 0,
+    aten.zeros_like: 0,
+    aten.new_zeros: 0,
+    aten.zero_: 0,
+    aten.fill_: 1,
+    aten.full: 1,
+}
 _QUESTIONS = (aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default)
 _TRUTHS: Mapping[Any, Callable[..., bool]] = {
     aten.gt: operator.gt,
@@ -197,6 +228,7 @@ _TRUTHS: Mapping[Any, Callable[..., bool]] = {
     aten.bitwise_not: operator.not_,
     aten.logical_and: lambda a, b: bool(a and b),
     aten.bitwise_and: lambda a, b: bool(a and b),
+    aten.mul: lambda a, b: bool(a and b),
     aten.logical_or: lambda a, b: bool(a or b),
     aten.bitwise_or: lambda a, b: bool(a or b),
 }

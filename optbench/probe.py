@@ -34,15 +34,19 @@ def main() -> None:
 
 
 def _answers(question: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    trials = [_trial(config, question) for config in question["configs"]]
+    first, *_ = configs = question["configs"]
     match question["kind"]:
         case "cost":
-            yield from _cost(trials[0], _trial(question["reference"], question), seconds=question["seconds"])
+            reference = _trial(question["reference"], question)
+            yield from _cost(_trial(first, question), reference, seconds=question["seconds"])
         case "predict":
-            for trial in trials:
-                yield {"id": question["ids"][trials.index(trial)], **_predicted(trial)}
+            for key, config in zip(question["ids"], configs, strict=True):
+                try:
+                    yield {"id": key, **_predicted(_trial(config, question))}
+                except UsageError as error:  # it costs this prediction alone: nothing of it is to be run now
+                    yield {"id": key, "of": "predicted", "failure": str(error)}
         case "fit":
-            yield from _fit(trials[0], memory_bytes=question["memory_bytes"])
+            yield from _fit(_trial(first, question), memory_bytes=question["memory_bytes"])
 
 
 def _trial(config: Mapping[str, Any], question: Mapping[str, Any]) -> Trial:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -101,6 +102,10 @@ class Probes:
     def _ask(self, question: Mapping[str, Any], config: Config) -> Iterator[Mapping[str, Any]]:
         """The answers as they come; the last one is a `failure` where the process did not come to its end."""
         question = {**question, "allowed": list(self.allowed), "path": sys.path}
+        with TemporaryDirectory(prefix="optbench-") as compiled:
+            yield from self._asked(question, {**os.environ, **_variables(config["hardware"], compiled)})
+
+    def _asked(self, question: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         reading, writing = os.pipe()
         process = subprocess.Popen(
             [sys.executable, "-m", "optbench.probe", str(writing)],
@@ -108,7 +113,7 @@ class Probes:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=[writing],
-            env={**os.environ, **_variables(config["hardware"])},
+            env=variables,
             start_new_session=True,
         )
         os.close(writing)
@@ -161,9 +166,14 @@ def reference(config: Config) -> dict[str, Any]:
     return {**config, "optimizer": adamw, "hardware": hardware, "param_groups": None}
 
 
-def _variables(hardware: Mapping[str, Any]) -> dict[str, str]:
-    """Variables that the process is born with: its threads, and the first GPU where it may use one."""
+def _variables(hardware: Mapping[str, Any], compiled: str) -> dict[str, str]:
+    """Variables that the process is born with.
+
+    They are its threads, the first GPU where it may use one, and a folder for what is compiled, since what others have
+    compiled before would not be compiled again.
+    """
     found = thread_variables(hardware["num_threads"])
+    found |= {"TORCHINDUCTOR_CACHE_DIR": f"{compiled}/inductor", "TRITON_CACHE_DIR": f"{compiled}/triton"}
     if hardware["device"] != "cpu" and (devices := gpus()):
         found["CUDA_VISIBLE_DEVICES"] = devices[0]
     return found

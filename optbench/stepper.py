@@ -1,6 +1,5 @@
 """One optimizer step, the same for every task, optimizer and hardware config."""
 
-import inspect
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
@@ -162,17 +161,14 @@ def check_step(capabilities: Set[Capability], hardware: Hardware) -> None:
 
 
 def _rates_as_tensors(optimizer: torch.optim.Optimizer) -> None:
-    """Make each rate a tensor where the class takes one, of 64 bits, so that it is the same number.
+    """Make each rate a tensor, of 64 bits, so that it is the same number.
 
-    A number would be part of the code, and another one would have it compiled anew.
+    A number would be part of the code: another one has it compiled anew, or, by torch 2.13 for processors, goes on with
+    a wrong one.
     """
-    for part in getattr(optimizer, "parts", (optimizer,)):  # each has its own class
-        lr = inspect.signature(type(part)).parameters.get("lr")
-        if lr is None or "Tensor" not in str(lr.annotation):
-            continue
-        for group in part.param_groups:
-            if isinstance(group["lr"], float):
-                group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], float):
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
 
 
 def parts(batch: Any, num_parts: int) -> list[tuple[Any, float]]:

@@ -288,7 +288,7 @@ class _Sweep:
             self._close()  # a probe is to be alone
             probes = Probes(allowed=self._allowed, interruption=self._signals)
             with self._signals:
-                costing.measure(configs, costs=costs, probes=probes, seconds=seconds)
+                costing.measure(configs, costs=costs, probes=probes, seconds=seconds, after_trials=True)
 
     def show(self, trials: Sequence[Trial]) -> int:
         """Show the table; returns how many trials have failed or have no result.

@@ -146,9 +146,10 @@ class Tracker(TorchDispatchMode):
         return serial
 
     def _change(self, serial: int, change: int) -> None:
-        self.alive_bytes += change
-        self._sizes[serial] += change
-        self._log.append((serial, change, self._phase))
+        if change:
+            self.alive_bytes += change
+            self._sizes[serial] += change
+            self._log.append((serial, change, self._phase))
 
     def _remove(self, address: int, serial: int) -> None:
         del self._serials[address]
@@ -176,8 +177,7 @@ class Tracker(TorchDispatchMode):
         if serial is None and not can_be_old:
             self._add(tensor)
         elif serial is not None and can_be_old and self._roles.get(serial) is not Role.BATCH:
-            if change := tensor.untyped_storage().nbytes() - self._sizes[serial]:  # it was resized
-                self._change(serial, change)
+            self._change(serial, tensor.untyped_storage().nbytes() - self._sizes[serial])  # where it was resized
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

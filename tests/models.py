@@ -120,7 +120,7 @@ class Vit(Images):
 
         config = ViTConfig(
             hidden_size=64,
-            num_hidden_layers=3,
+            num_hidden_layers=2,
             num_attention_heads=4,
             intermediate_size=128,
             image_size=self.size,

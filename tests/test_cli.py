@@ -190,7 +190,7 @@ def test_a_task_of_ones_own_costs_one_class_and_one_file(tmp_path: Path) -> None
         "name: line\n_target_: my_lab.Line\nslope: 3.0\nnum_steps: 100\nevaluate_every_num_steps: 10\n"
         "metrics: {test_loss: min}\n"
     )
-    arguments = ["run", "--config-dir", "conf", "task=line", "optimizer=adam", "optimizer.lr=0.1"]
+    arguments = ["run", "--config-dir", "conf", "task=line", "optimizer=adam", "optimizer.lr=0.1", "cost.seconds=null"]
     refused = process(*arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert refused.returncode == 2
     assert "add allow=my_lab to the command" in refused.stderr, "a file cannot allow itself to be called"
@@ -228,6 +228,7 @@ def test_an_interrupted_sweep_keeps_what_had_finished(
 def test_a_primary_config_of_ones_own_is_used(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nbudget: {num_steps: 30}\n")
     arguments = ["--config-dir", str(tmp_path), "--config-name", "mine", "task=quadratic", f"results={tmp_path / 'r'}"]
+    arguments.append("cost.seconds=null")
     assert call("run", *arguments) == 0
     (record,) = stored(tmp_path / "r")
     assert record["config"]["budget"]["num_steps"] == 30  # type: ignore[index]
@@ -266,7 +267,7 @@ def test_a_plan_counts_what_is_stored_and_predicts_from_it(tmp_path: Path, capsy
     assert rows["sgd"][-1] == "yes"
     assert rows["adam"][2:8] == ["3", "3", "0", "0", "-", "-"]
     assert rows["adam"][8] == "-", "no peak was measured"
-    assert rows["adam"][-3:] == ["256", "B", "yes"], "but one is predicted"
+    assert rows["adam"][-2:] == ["KiB", "yes"], "but one is predicted"
     assert "Predicted wall-clock of training: at least" in output
     assert files(tmp_path) == before
 

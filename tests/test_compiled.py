@@ -19,6 +19,9 @@ from tests.conftest import MakeTrial
 CPU = torch.device("cpu")
 # More than the code of a step may be compiled anew before torch gives up and leaves it as it is.
 NUM_STEPS = 12
+# Of the way that the weights have gone.
+MOST, MOST_IN_BFLOAT16 = 1e-4, 0.01
+IN_BFLOAT16 = ("muon",)  # its products
 FORBIDDING = {Capability.CLOSURE, Capability.EXTRA_PASS, Capability.CREATE_GRAPH}
 OPTIMIZERS = [name for name in names("optimizer") if name != "custom" and "/" not in name]
 
@@ -72,8 +75,9 @@ def compare(make_trial: MakeTrial, name: str) -> Comparison:
     config: Any = torch._dynamo.config
     with config.patch(fail_on_recompile_limit_hit=True):
         _, compiled = trained(make_trial(*overrides, "hardware.compile_step=true"))
+    way = float((eager - start).norm())
     return Comparison(
-        distance=float((compiled - eager).norm() / (eager - start).norm()),
+        distance=float((compiled - eager).norm()) / (way or 1.0),  # one optimizer takes no way at all
         num_captured=counters["stats"]["calls_captured"],
         num_graphs=counters["stats"]["unique_graphs"],
     )
@@ -92,4 +96,4 @@ def test_a_compiled_step_is_the_same_step(name: str, make_trial: MakeTrial) -> N
         pytest.skip("its file says why")
     found = compare(make_trial, name)
     assert found.num_captured > 0
-    assert found.distance < 1e-4
+    assert found.distance < (MOST_IN_BFLOAT16 if name in IN_BFLOAT16 else MOST)

@@ -1,6 +1,7 @@
 """Bytes, counted by hand, by the tracker and by allocators."""
 
 import dataclasses
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -213,11 +214,13 @@ def test_a_whole_period_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_garbage_collector_works_again_after_a_failure() -> None:
-    import gc
+    def fail() -> None:
+        with memory.no_garbage():
+            assert not gc.isenabled()
+            raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), memory.no_garbage():
-        assert not gc.isenabled()
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert gc.isenabled()
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim import optimizer
 
-from optbench import prediction
+from optbench import memory, prediction
 from optbench.catalogue import names
 from optbench.component import Limit
 from optbench.cost import Memory
@@ -29,14 +30,17 @@ SHORTER = {
     "sophia": ["optimizer.update_period=2"],
     "shampoo": ["optimizer.preconditioning_compute_steps=1"],
 }
+# Without data, its iteration always takes the 100 rounds that it may take.
+LONG = ("shampoo",)
 # Its iteration ends early where numbers say that it may, and keeps a number or two for that.
 NEARLY = {"shampoo": 16}
 
 
 @pytest.fixture(autouse=True)
-def _no_cross_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The profiler's figure has no counterpart here."""
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profiler's figure has no counterpart here, and all state is there after one step."""
     monkeypatch.setattr(Training, "kernel_peak_bytes", lambda _: None)
+    monkeypatch.setattr(memory, "NUM_FIRST_STEPS", 1)
 
 
 def measured(asked: Trial) -> Memory:
@@ -44,9 +48,9 @@ def measured(asked: Trial) -> Memory:
         return measure(asked, CPU)
 
 
-def figures(memory: Memory) -> dict[str, Any]:
+def figures(of: Memory) -> dict[str, Any]:
     """All but what tells the one from the other, and what only a step that is taken has."""
-    found = dataclasses.asdict(memory)
+    found = dataclasses.asdict(of)
     return {key: value for key, value in found.items() if key not in ("kind", "kernel_peak_bytes")}
 
 
@@ -58,7 +62,9 @@ def assert_equal(asked: Trial) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.verify] if name in LONG else []) for name in OPTIMIZERS]
+)
 def test_the_whole_catalogue_is_predicted_to_the_byte_or_says_that_it_cannot_be(
     name: str, make_trial: MakeTrial
 ) -> None:
@@ -79,6 +85,7 @@ def test_transformers_are_predicted_to_the_byte(model: str, optimizer: str, make
     assert_equal(dataclasses.replace(trial(model, batch_size=4), optimizer=part))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -95,7 +102,8 @@ def test_transformers_are_predicted_to_the_byte(model: str, optimizer: str, make
     ids=lambda changes: next(iter(changes)) + "=" + str(next(iter(changes.values()))),
 )
 def test_whatever_the_hardware_config_asks_for_is_predicted_to_the_byte(changes: dict[str, Any]) -> None:
-    assert_equal(trial("Vit", batch_size=4, **changes))
+    model = "Vit" if "hardware.gradient_checkpointing" in changes else "Gpt"
+    assert_equal(trial(model, batch_size=4, **changes))
 
 
 def test_groups_of_parameters_are_predicted_to_the_byte(make_trial: MakeTrial) -> None:
@@ -123,7 +131,8 @@ def test_on_a_gpu_an_optimizer_takes_all_parameters_at_once_and_needs_no_gpu_for
     cpu, gpu = (predict(trial("Mlp", **{"batch_size": 4, "hardware.device": device})) for device in ("cpu", "cuda"))
     foreach = predict(trial("Mlp", **{"batch_size": 4, "hardware.implementation": "foreach"}))
     assert figures(gpu) == figures(foreach)
-    assert gpu.transient_bytes > cpu.transient_bytes
+    assert gpu.transient_bytes == pytest.approx(gpu.parameter_bytes, rel=0.01)
+    assert gpu.transient_bytes != cpu.transient_bytes
 
 
 def test_a_limit_of_a_card_that_is_not_here_is_no_matter() -> None:
@@ -132,7 +141,7 @@ def test_a_limit_of_a_card_that_is_not_here_is_no_matter() -> None:
 
 
 def test_a_step_that_depends_on_numbers_is_not_predictable_and_the_reason_says_so() -> None:
-    with pytest.raises(NotPredictable, match="without data, it fails: .*nonzero"):
+    with pytest.raises(NotPredictable, match=r"without data, it fails: .*nonzero"):
         predict(trial("Choosy", batch_size=4))
 
 
@@ -149,9 +158,8 @@ def test_torch_is_as_it_was_afterwards(model: str) -> None:
     except NotPredictable:
         assert model == "Choosy"
     assert nn.Module._apply is before
-    assert torch.optim.optimizer._get_foreach_kernels_supported_devices()[0] == "cuda"
-    assert "cpu" not in torch.optim.optimizer._get_foreach_kernels_supported_devices()
-    assert torch.optim.optimizer._foreach_supported_types == [torch.Tensor, nn.Parameter]
+    assert "cpu" not in optimizer._get_foreach_kernels_supported_devices()
+    assert prediction.FakeTensor not in optimizer._foreach_supported_types
     assert type(torch.ones(1)) is torch.Tensor
 
 
@@ -167,7 +175,7 @@ def test_a_converted_module_keeps_what_is_tied(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_numbers_are_a_half_unless_they_tell_of_an_overflow() -> None:
-    with prediction.FakeTensorMode() as _, prediction._Answers():
+    with prediction.FakeTensorMode(), prediction._Answers():
         x = torch.ones(3, 3)
         assert x.sum().item() == 0.5
         assert x.any()
@@ -177,3 +185,23 @@ def test_numbers_are_a_half_unless_they_tell_of_an_overflow() -> None:
         assert not torch.isinf(x).any()
         assert torch.isfinite(x).all()
         assert torch.tensor(7.0).item() == 7.0
+
+
+def test_what_is_filled_with_zeros_is_known_to_be_until_it_is_written_to() -> None:
+    with prediction.FakeTensorMode(), prediction._Answers():
+        x = nn.Parameter(torch.empty(3))
+        assert x.any()
+        nn.init.zeros_(x)
+        assert not x.any()
+        assert not torch.zeros_like(x).any()
+        torch._foreach_add_([x.data], 1.0)
+        assert x.any()
+        x.data.fill_(0.0)
+        assert not x.any()
+        x.data.fill_(2.0)
+        assert x.any()
+        x.data[0].zero_()
+        assert x.any()  # the rest is as it was
+        torch.zeros(3, out=x.data)
+        torch.ones(3, out=x.data)
+        assert x.any()

@@ -43,7 +43,7 @@ class Sweep:
             )
         self.command = [
             *(sys.executable, "-m", "optbench", "sweep", "--config-dir", str(conf.parent), "allow=tests"),
-            *("hardware=cpu", "executor.num_slots=2", *overrides),
+            *("hardware=cpu", "executor.num_slots=2", "cost.seconds=null", *overrides),
         ]
         self.variables = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
 

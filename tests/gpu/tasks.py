@@ -77,8 +77,8 @@ class VitB16(Random):
 class UnetLora(Random):
     """The UNet of Stable Diffusion 1.5 with adapters of rank 4 in all attention: 797,184 of 860 million are trained.
 
-    https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5/blob/main/unet/config.json; one latent image of 512
-    pixels, and the error of the noise.
+    https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5/blob/main/unet/config.json; the latents of one
+    image of 512 pixels, and the error of the noise.
     """
 
     def make(self) -> nn.Module:

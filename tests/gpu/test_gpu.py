@@ -7,7 +7,7 @@ import math
 import multiprocessing
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from time import perf_counter
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from optbench import building, memory, prediction, timing
 from optbench.cost import Memory
 from optbench.device import configured, resolve_device
+from optbench.errors import UsageError
 from optbench.measurement import Status
 from optbench.run import run
 from optbench.trial import Trial
@@ -72,18 +73,6 @@ def in_fresh_process(asked: Mapping[str, Any]) -> tuple[Memory, Memory]:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
         return pool.submit(measured_and_predicted, asked).result()
-
-
-@pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Rows to be shown in the end."""
-    rows: list[str] = []
-    yield rows
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU (rehearsal)"
-    head = f"{'task':10}{'optimizer':11}{'predicted':>11}{'allocated':>11}{'ratio':>8}{'reserved':>11}{'device':>11}"
-    for line in ("", f"MiB on {device}", head, *rows):
-        reporter.write_line(line)
 
 
 def mib(num_bytes: int | None) -> str:
@@ -169,11 +158,16 @@ def test_a_trial_that_needs_more_than_its_limit_is_out_of_memory_and_the_next_on
 
 
 @needs_gpu
-def test_a_card_gives_the_memory_that_it_has(make_trial: MakeTrial) -> None:
+@pytest.mark.parametrize("card", ["rtx3060", "rtx4090", "a100_40gb", "a100_80gb", "h200"])
+def test_a_gpu_stands_for_a_smaller_one_and_for_no_larger_one(card: str, make_trial: MakeTrial) -> None:
+    hardware = make_trial(f"hardware={card}").hardware
     total_gb = torch.cuda.get_device_properties(0).total_memory / 2**30
-    names = ("rtx3060", "rtx4090", "a100_40gb", "a100_80gb", "h200")
-    cards = {name: make_trial(f"hardware={name}").hardware for name in names}
-    assert any(resolve_device(card).type == "cuda" for card in cards.values() if card.memory_limit_gb < 0.9 * total_gb)
+    assert hardware.memory_limit_gb is not None
+    if hardware.memory_limit_gb > 1.05 * total_gb:
+        with pytest.raises(UsageError, match="memory_limit_gb"):
+            resolve_device(hardware)
+    else:
+        assert resolve_device(hardware).type == "cuda"
 
 
 @needs_gpu
