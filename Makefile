@@ -87,15 +87,13 @@ verify-gpu: .venv/.dev ## Compare predicted with allocated memory on a GPU; skip
 bench: .venv/.dev ## Time the package's own parts
 	$(_PYTEST) tests/benchmarks $(PYTEST_FLAGS)
 
-# PYTHONPATH goes to the processes that tests start, too, and stands before what .venv has. Left out are the tests that
-# train for long, where Hydra has done its part.
+# PYTHONPATH goes to the processes that tests start, too, and stands before what .venv has.
 _NEXT := $(CURDIR)/build/hydra-next
-_NEXT_TESTS := $(patsubst %,tests/test_%.py,compose conf hydra_next sweeper)
-_NEXT_LONG := leaves_a_parameter_out or diverged_trial or fewest_steps or task_of_ones_own or rerun or status
+_NEXT_TESTS := $(patsubst %,tests/test_%.py,compose conf hydra_next)
 
 next: .venv/.dev build/hydra-next/.pins ## Run the tests of the configs on Hydra's next version (constraints-next.txt)
 	PYTHONPATH='$(_NEXT)' OPTBENCH_TESTED_PINS=constraints-next.txt \
-	  $(_PYTEST) $(_PARALLEL) $(_NEXT_TESTS) -k 'not ($(_NEXT_LONG))' $(PYTEST_FLAGS)
+	  $(_PYTEST) $(_PARALLEL) $(_NEXT_TESTS) $(PYTEST_FLAGS)
 
 lint: .venv/.dev ## Check style and common mistakes
 	.venv/bin/ruff format --check .

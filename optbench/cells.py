@@ -33,7 +33,7 @@ def words(table: Sequence[Row]) -> pd.DataFrame:
         line["step (ms)"] = in_milliseconds(row.step_seconds)
         if timed:
             time = row.cost.time if row.cost else None
-            line[f"step / {timed}"] = f"{time.ratio.median:.2f}" if time else "-"
+            line[f"step / {timed}"] = f"{time.ratio.median:.2f}" if time and time.ratio else "-"
             line["optimizer's share"] = in_percent(time.optimizer_share) if time else "-"
         state = row.state_bytes_per_parameter
         line["state (B/param)"] = f"{state:.2f}" if state is not None else "-"
@@ -189,7 +189,7 @@ def _flat(row: Row, *, metrics: Sequence[str], with_target: bool) -> dict[str, A
         line[name] = getattr(row, name)
     cost = row.cost
     line["predicted_peak_bytes"] = cost.predicted.peak_bytes if cost and cost.predicted else None
-    line["step_ratio"] = cost.time.ratio.median if cost and cost.time else None
+    line["step_ratio"] = cost.time.ratio.median if cost and cost.time and cost.time.ratio else None
     line["optimizer_share"] = cost.time.optimizer_share if cost and cost.time else None
     line["is_contended"] = None if cost is None or cost.contended is None else bool(cost.contended)
     return line

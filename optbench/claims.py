@@ -8,6 +8,7 @@ import pandas as pd
 
 from optbench.cost import Cost, Memory
 from optbench.parsing import parse, parse_list, parse_mapping
+from optbench.settings import distinctions
 
 Figure = Literal["state_over_parameters", "parameters_and_state", "parameters_state_and_gradients"]
 FIGURES: Mapping[Figure, str] = {
@@ -81,14 +82,16 @@ def table(asked: Sequence[Claim], costs: Sequence[Cost]) -> pd.DataFrame:
 
 def _lines(claim: Claim, costs: Sequence[Cost]) -> list[dict[str, str]]:
     said = {"claim": claim.id, "optimizer": claim.optimizer, "says": claim.text, "figure": FIGURES[claim.figure]}
-    found = [cost.memory for cost in costs if cost.config["optimizer"]["name"] == claim.optimizer and cost.memory]
+    own = [cost for cost in costs if cost.config["optimizer"]["name"] == claim.optimizer]
+    where = distinctions([cost.config for cost in own], ("hardware",))
+    found = [(cost.memory, words) for cost, words in zip(own, where, strict=True) if cost.memory is not None]
     lines = [
         {
             "measured": f"{claim.measured(memory):.4f}",
-            "on": f"{memory.num_parameters:,} parameters",
+            "on": " ".join(filter(None, [f"{memory.num_parameters:,} parameters", words])),
             "verdict": claim.verdict(memory),
         }
-        for memory in sorted(found, key=lambda memory: memory.num_parameters)
+        for memory, words in sorted(found, key=lambda pair: pair[0].num_parameters)
     ]
     missing = {"measured": "-", "on": "-", "verdict": "not measured"}
     return [{**said, "published": f"{claim.published:g}", **line} for line in lines or [missing]]

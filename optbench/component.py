@@ -20,6 +20,7 @@ DESCRIPTION = (
     "preset",
     "search",
     "period",
+    "settles",
 )
 
 
@@ -104,6 +105,7 @@ class OptimizerComponent(Component):
         limits: what does not work with it, and why.
         advice: of its authors.
         period: the steps after which its work repeats, where it refreshes something now and then; 1 for others.
+        settles: the steps in which its state grows; 0 where all of it is there after the first ones.
     """
 
     capabilities: frozenset[Capability]
@@ -114,6 +116,7 @@ class OptimizerComponent(Component):
     limits: Mapping[Limit, str]
     advice: Advice | None
     period: int = 1
+    settles: int = 0
 
 
 def component(config: Mapping[str, Any], *, group: str) -> Component:
@@ -146,7 +149,9 @@ def optimizer_component(config: Mapping[str, Any], *, group: str = "optimizer") 
     for key in (key for pair in follow.items() for key in pair):
         if key not in called["arguments"]:
             raise unknown("key", str(key), called["arguments"], where=f"in {group}.follow")
-    period = _period(config.get("period"), {**called["arguments"], **matrices}, where=f"{group}.period")
+    values = {**called["arguments"], **matrices}
+    period = math.lcm(*_steps(config.get("period"), values, where=f"{group}.period"))
+    settles = max(_steps(config.get("settles"), values, where=f"{group}.settles"), default=0)
     return OptimizerComponent(
         **called,
         capabilities=frozenset(capabilities),
@@ -157,6 +162,7 @@ def optimizer_component(config: Mapping[str, Any], *, group: str = "optimizer") 
         limits={Limit(_known(Limit, name, group)): str(reason) for name, reason in limits.items()},
         advice=None if advised is None else _advice(advised, where=f"{group}.advised"),
         period=period if companion is None else math.lcm(period, companion.period),
+        settles=settles if companion is None else max(settles, companion.settles),
     )
 
 
@@ -167,13 +173,13 @@ def _companion(config: Mapping[str, Any], *, group: str) -> OptimizerComponent:
     return companion
 
 
-def _period(declared: Any, values: Mapping[str, Any], *, where: str) -> int:
-    """The steps after which all that is refreshed now and then has been, by the arguments that tell how often."""
+def _steps(declared: Any, values: Mapping[str, Any], *, where: str) -> list[int]:
+    """The values of the arguments that tell a number of steps."""
     names = [declared] if isinstance(declared, str) else parse_list(declared or [], where=where)
     for name in names:
         if name not in values:
             raise unknown("argument", str(name), values, where=f"for {where}")
-    return math.lcm(*(values[name] for name in names if type(values[name]) is int and values[name] >= 1))
+    return [values[name] for name in names if type(values[name]) is int and values[name] >= 1]
 
 
 def _called(config: Mapping[str, Any], *, group: str, description: Sequence[str]) -> dict[str, Any]:

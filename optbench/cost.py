@@ -40,12 +40,15 @@ class Memory:
         peak_phase: when that is.
         phase_peak_bytes: the most that is alive at a time in each phase.
         peak_parts: what is alive at the peak: parameters, frozen, gradients, state, batch, and as `activations` or
-            `transient` all else. They add up to it.
+            `transient` all else; on a GPU also `workspace`, which libraries keep and no tensor is. They add
+            up to it.
         num_steps: steps gone through, of which these are the largest figures; a whole period of the optimizer.
         kernel_peak_bytes: the peak by the allocator's own events, on the CPU; what is above `peak_bytes` was taken
             inside kernels. None where that is not known.
         reserved_bytes: the most that the allocator of a GPU held; None elsewhere.
         device_bytes: by how much the step and what it needs made the GPU fuller, as the device tells; None elsewhere.
+        is_settled: whether later steps take no more; False where the state still grew at the end, or where the
+            optimizer's period is too long to be gone through.
     """
 
     kind: Literal["measured", "predicted"]
@@ -67,6 +70,7 @@ class Memory:
     kernel_peak_bytes: int | None = None
     reserved_bytes: int | None = None
     device_bytes: int | None = None
+    is_settled: bool = True
 
     @property
     def times_parameters(self) -> float:
@@ -114,7 +118,8 @@ class Time:
         compile_seconds: by how much the steps before the first block took longer than as many later ones, where
             anything is compiled; None elsewhere. A second step may compile again.
         reference: what is compared with.
-        reference_step: of a whole step of the reference.
+        reference_step: of a whole step of the reference; None, as are the next three, where the memory does not hold
+            both.
         reference_phases: of each of its phases.
         ratio: of a step to one of the reference, block by block.
         optimizer_ratio: the same of the optimizer's phase alone.
@@ -130,10 +135,10 @@ class Time:
     first_step_seconds: float
     compile_seconds: float | None
     reference: str
-    reference_step: Spread
-    reference_phases: Mapping[str, Spread]
-    ratio: Spread
-    optimizer_ratio: Spread
+    reference_step: Spread | None
+    reference_phases: Mapping[str, Spread] | None
+    ratio: Spread | None
+    optimizer_ratio: Spread | None
     joules_per_step: float | None = None
 
     @property

@@ -1,6 +1,6 @@
 """What cost tables hold: in words for people, in numbers for pandas, and the notes that go with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -49,9 +49,11 @@ def memory_words(costs: Sequence[Cost]) -> pd.DataFrame:
                 "in step()": _part(cost, "transient_bytes"),
                 "peak (measured)": _measured(cost),
                 "peak (predicted)": in_bytes(cost.predicted.peak_bytes if cost.predicted else None),
-                "peak at": str(known.peak_phase) if known else "-",
-                "parameters + state": f"{known.times_parameters:.2f}x" if known else "-",
-                "with gradients": f"{known.times_parameters_with_gradients:.2f}x" if known else "-",
+                **_on_gpu(cost),
+                "peak at": _told(cost, lambda memory: str(memory.peak_phase)),
+                "state in": _told(cost, _dtypes),
+                "parameters + state": _told(cost, lambda memory: f"{memory.times_parameters:.2f}x"),
+                "with gradients": _told(cost, lambda memory: f"{memory.times_parameters_with_gradients:.2f}x"),
             }
         )
     table = pd.DataFrame(lines)
@@ -136,22 +138,63 @@ def notes(costs: Sequence[Cost]) -> list[str]:
 def _kernels(costs: Sequence[Cost]) -> list[str]:
     """Where kernels took more than tensors show."""
     lines = []
-    for cost in costs:
+    for name, cost in zip(_full_names(costs), costs, strict=True):
         memory = cost.memory
         if memory is not None and memory.kernel_peak_bytes is not None:
             above = memory.kernel_peak_bytes / memory.peak_bytes
             if above > 1.01:
                 lines.append(
-                    f"{cost.config['optimizer']['name']} on {cost.config['task']['name']}: by the allocator's events "
-                    f"the peak is {in_bytes(memory.kernel_peak_bytes)}, {above:.2f} times that of the tensors."
+                    f"{name}: by the allocator's events the peak is {in_bytes(memory.kernel_peak_bytes)}, {above:.2f} "
+                    "times that of the tensors."
                 )
     return lines
 
 
+def warnings(costs: Sequence[Cost]) -> Iterator[str]:
+    """What to know before trusting these figures, a sentence each."""
+    for name, cost in zip(_full_names(costs), costs, strict=True):
+        for what, reason in cost.failures.items():
+            yield f"{name}: {what} is missing: {reason}"
+        if cost.memory is not None and not cost.memory.is_settled:
+            yield f"{name}: its state was still growing, or its period is too long to be gone through: there may be more."
+        if cost.contended:
+            yield f"{name}: contended, its times are too long: {'; '.join(cost.contended)}."
+        if cost.time is not None and not cost.time.is_steady:
+            yield f"{name}: its steps were still changing when timing began."
+
+
+def _full_names(costs: Sequence[Cost]) -> list[str]:
+    """What tells the costs apart, with their task and its settings."""
+    where = distinctions([cost.config for cost in costs], PLACE)
+    return [
+        " ".join(filter(None, [f"{name} on {cost.config['task']['name']}", own]))
+        for name, cost, own in zip(names(costs), costs, where, strict=True)
+    ]
+
+
 def _part(cost: Cost, name: str) -> str:
+    return _told(cost, lambda memory: in_bytes(getattr(memory, name)))
+
+
+def _told(cost: Cost, tell: Callable[[Memory], str]) -> str:
+    """What is told of the measurement; of the prediction, in brackets, where there is none."""
     if cost.memory is not None:
-        return in_bytes(getattr(cost.memory, name))
-    return "-" if cost.predicted is None else f"({in_bytes(getattr(cost.predicted, name))})"
+        return tell(cost.memory)
+    return "-" if cost.predicted is None else f"({tell(cost.predicted)})"
+
+
+def _dtypes(memory: Memory) -> str:
+    """The dtypes of the state, the one with the most bytes first."""
+    found = sorted(memory.state_bytes_by_dtype.items(), key=lambda pair: -pair[1])
+    return ", ".join(dtype for dtype, count in found if count) or "-"
+
+
+def _on_gpu(cost: Cost) -> dict[str, str]:
+    """What a card must have, by the allocator and by the device itself."""
+    memory = cost.memory
+    if memory is None or memory.reserved_bytes is None:
+        return {}
+    return {"reserved": in_bytes(memory.reserved_bytes), "device": in_bytes(memory.device_bytes)}
 
 
 def _measured(cost: Cost) -> str:
@@ -164,7 +207,9 @@ def _spread(found: Spread) -> str:
     return f"{found.median * 1e3:.3g} [{found.p10 * 1e3:.3g}, {found.p90 * 1e3:.3g}]"
 
 
-def _ratio(found: Spread) -> str:
+def _ratio(found: Spread | None) -> str:
+    if found is None:
+        return "-"
     return f"{found.median:.2f} [{found.p10:.2f}, {found.p90:.2f}]"
 
 

@@ -9,7 +9,6 @@ from optbench import claims as claiming
 from optbench import cost_cells
 from optbench.console import console, warn
 from optbench.cost import Cost
-from optbench.costing import warn_of
 from optbench.report import inert, markdown_table
 from optbench.store import Store
 from optbench.terminal import rich_table
@@ -31,7 +30,8 @@ def show(costs: Sequence[Cost], *, store: Store, claims: Any = None) -> None:
     tables = {}
     for heading, group in cost_cells.grouped(costs).items():
         tables[f"memory: {heading}"] = cost_cells.memory_words(group)
-        tables[f"time: {heading}"] = cost_cells.time_words(group)
+        if any(cost.time for cost in group):
+            tables[f"time: {heading}"] = cost_cells.time_words(group)
     if asked := claiming.claims(claims):
         tables["what is said, and what was measured"] = claiming.table(asked, costs)
     page = console()
@@ -43,7 +43,7 @@ def show(costs: Sequence[Cost], *, store: Store, claims: Any = None) -> None:
     ]
     for note in notes:
         page.print(f"[dim]{escape(note)}[/]")
-    warnings = list(warn_of(costs))
+    warnings = list(cost_cells.warnings(costs))
     for warning in warnings:
         warn(warning)
     lines = [f"## {heading}\n\n{markdown_table(content)}\n" for heading, content in tables.items()]

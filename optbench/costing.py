@@ -1,7 +1,7 @@
 """Costs of the steps of a sweep: which are missing, measuring them one after another, and `optbench cost`."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -37,13 +37,14 @@ def measure(
         costs: where they are kept.
         probes: who measures.
         seconds: of timing, for each.
-        after_trials: whether a mistake is only said, since there is more to be shown than costs.
+        after_trials: whether what goes wrong is only said, since there is more to be shown than costs.
 
     Raises:
-        UsageError: a config is wrong.
+        UsageError: all configs are wrong; of some it is only said.
         OSError: the store cannot be written to.
     """
     page = console()
+    mistakes: list[Exception] = []
     for number, config in enumerate(configs, start=1):
         what = escape(
             f"cost {number}/{len(configs)}: a step of {config['optimizer']['name']} on {config['task']['name']}"
@@ -55,32 +56,28 @@ def measure(
                 costs.write(probes.cost(config, seconds=seconds))
             except StoppedError:
                 return
-            except UsageError as error:
-                if not after_trials:
+            except (UsageError, OSError) as error:
+                mistakes.append(error)
+                if after_trials or isinstance(error, UsageError):
+                    warn(f"no cost of {config['optimizer']['name']} on {config['task']['name']}: {error}")
+                else:
                     raise
-                warn(f"no cost of {config['optimizer']['name']} on {config['task']['name']}: {error}")
+    if mistakes and len(mistakes) == len(configs) and not after_trials:
+        raise mistakes[0]
 
 
-def show_costs(
-    configs: Iterable[Config],
-    *,
-    overrides: Sequence[str],  # noqa: ARG001 as `optbench.sweep.carry_out` takes them, in whose place this is called
-    command: Sequence[str] = (),  # noqa: ARG001 the same
-    allowed: Sequence[str] = (),
-) -> int:
+def show_costs(configs: Iterable[Mapping[str, Any]], *, allowed: Sequence[str] = ()) -> int:
     """Measure what a step of each of these trials costs, and show it.
 
     Args:
         configs: composed and resolved.
-        overrides: what they were composed from.
-        command: what was typed.
         allowed: packages that the command line allows configs to call, besides those of the catalogue.
 
     Returns:
         How many costs lack a measurement.
 
     Raises:
-        UsageError: a config is wrong, and nothing has been measured.
+        UsageError: the configs are wrong.
         Interrupted: a signal came; what was measured is kept.
     """
     from optbench import claims as claiming
@@ -92,6 +89,8 @@ def show_costs(
     first, trials = checked(configs)
     claiming.claims(first.get("claims"))  # a mistake shows before anything is measured
     settings = Settings.from_config(first)
+    if settings.cost_seconds is None:
+        raise UsageError("cost.seconds=null leaves costs out. Give the seconds of timing, as in cost.seconds=2.0.")
     store = Store(settings.results, settings.name)
     costs = Costs(store)
     distinct = {cost_id(trial.config): trial.config for trial in trials}
@@ -102,7 +101,7 @@ def show_costs(
                 list(distinct.values()),
                 costs=costs,
                 probes=Probes(allowed=allowed, interruption=signals),
-                seconds=settings.cost_seconds or DEFAULT_SECONDS,
+                seconds=settings.cost_seconds,
             )
     except OSError as error:
         raise UsageError(f"{store.folder} cannot be written to: {error}.") from error
@@ -110,10 +109,7 @@ def show_costs(
     cost_pages.show(found, store=store, claims=first.get("claims"))
     if signals.exit_code is not None:
         raise Interrupted(signals.exit_code)
-    return sum(cost.memory is None or cost.time is None for cost in found)
-
-
-DEFAULT_SECONDS = 2.0
+    return len(distinct) - sum(cost.memory is not None and cost.time is not None for cost in found)
 
 
 def checked(configs: Iterable[Config]) -> tuple[Config, list[Trial]]:
@@ -135,18 +131,6 @@ def checked(configs: Iterable[Config]) -> tuple[Config, list[Trial]]:
         checker.check(config)
         trials.append(Trial.from_config(same(config, first)))
     return first, trials
-
-
-def warn_of(found: Sequence[Cost]) -> Iterator[str]:
-    """What to know before trusting these figures, a sentence each."""
-    for cost in found:
-        name = f"{cost.config['optimizer']['name']} on {cost.config['task']['name']}"
-        for what, reason in cost.failures.items():
-            yield f"{name}: {what} is missing: {reason}"
-        if cost.contended:
-            yield f"{name}: contended, its times are too long: {'; '.join(cost.contended)}."
-        if cost.time is not None and not cost.time.is_steady:
-            yield f"{name}: its steps were still changing when timing began."
 
 
 def _is_stale(cost: Cost | None, config: Config) -> bool:

@@ -16,17 +16,24 @@ from optbench.store import Store
 
 SCHEMA = 1
 # Keys of a task that say nothing about a step of it, and of an optimizer those that change no tensor's size.
-_NOT_IN_A_STEP = ("num_steps", "evaluate_every_num_steps", "metrics", "convention")
+NOT_IN_A_STEP = ("num_steps", "evaluate_every_num_steps", "metrics", "convention")
 _NOT_IN_A_COST = (*DESCRIPTION, "lr")
 _NOT_FINITE = ("inf", "-inf", "nan")  # floats as they are stored
+# Numbers of an optimizer that change what it computes, not how much, as long as they are not 0.
+_HARMLESS = (
+    *("alpha", "beta1", "beta2", "beta2_decay", "beta3", "betas", "betas_1d", "clip_threshold", "d", "d0", "d_coef"),
+    *("dampening", "decay_rate", "diagonal_eps", "eps", "gamma", "growth_rate", "initial_accumulator_value", "lr"),
+    *("lr_1d", "lr_decay", "lr_factor", "matrix_eps", "max_grad_norm", "max_norm_growth", "momentum", "momentum_decay"),
+    *("rho", "scale", "shampoo_beta", "trust_coefficient", "weight_decay", "weight_decay_1d", "weight_lr_power"),
+)
 
 
 def cost_id(config: Mapping[str, Any]) -> str:
     """16 hexadecimal digits, equal for trials whose steps cost the same.
 
-    They have task, data, optimizer, parameter groups and hardware in common. Of an optimizer's numbers with a fraction
-    it counts only whether they are 0: a rate, a decay or a beta changes what a step computes, not how much. Its `lr`
-    does not count, nor do seed, schedule and budget.
+    They have task, data, optimizer, parameter groups and hardware in common. Of an optimizer's rates,
+    decays, betas and the like it counts only whether they are 0: they change what a step computes, not how much. Its
+    `lr` does not count, nor do seed, schedule and budget.
 
     Args:
         config: of a trial, in YAML's terms.
@@ -36,14 +43,14 @@ def cost_id(config: Mapping[str, Any]) -> str:
         data.pop("path", None)
     companion = dict(optimizer.get("companion") or {})
     asked = {
-        "task": _without(task, _NOT_IN_A_STEP),
+        "task": _without(task, NOT_IN_A_STEP),
         "data": _without(data, ("convention",)),
         "optimizer": _sizes({**_without(optimizer, _NOT_IN_A_COST), "companion": _without(companion, _NOT_IN_A_COST)}),
         "param_groups": _sizes(config.get("param_groups") or {}),
         "clips": config.get("max_grad_norm") is not None,
-        "hardware": {
-            key: value for key, value in config["hardware"].items() if key not in SINCE or value != SINCE[key]
-        },
+        "hardware": _sizes(
+            {key: value for key, value in config["hardware"].items() if key not in SINCE or value != SINCE[key]}
+        ),
     }
     return hashlib.sha256(json.dumps(json_safe(asked), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -100,10 +107,15 @@ def time_from_json(record: Mapping[str, Any] | None) -> Time | None:
     """What `dataclasses.asdict` made of it."""
     if record is None:
         return None
-    spreads = {key: Spread(**record[key]) for key in ("step", "reference_step", "ratio", "optimizer_ratio")}
+    spreads = {
+        key: Spread(**record[key])
+        for key in ("step", "reference_step", "ratio", "optimizer_ratio")
+        if record[key] is not None
+    }
     phases = {
         key: {phase: Spread(**spread) for phase, spread in record[key].items()}
         for key in ("phases", "reference_phases")
+        if record[key] is not None
     }
     return Time(**{**record, **spreads, **phases})
 
@@ -124,11 +136,14 @@ def _without(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in keys}
 
 
-def _sizes(value: Any) -> Any:
-    """The same, with numbers that have a fraction told apart by being 0 alone."""
+def _sizes(value: Any, *, key: str = "") -> Any:
+    """The same, with numbers that change no tensor's size told apart by being 0 alone, and 1.0 equal to 1."""
     if isinstance(value, Mapping):
-        return {key: _sizes(item) for key, item in value.items()}
+        return {name: _sizes(item, key=str(name)) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_sizes(item) for item in value]
-    is_number = isinstance(value, float) or value in _NOT_FINITE
-    return value != 0.0 if is_number else value
+        return [_sizes(item, key=key) for item in value]
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) or value in _NOT_FINITE):
+        return value
+    if key in _HARMLESS:
+        return value != 0
+    return int(value) if isinstance(value, float) and value.is_integer() else value

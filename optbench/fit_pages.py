@@ -22,19 +22,11 @@ GIB = 2**30
 RESERVED_BYTES = GIB
 
 
-def show_fit(
-    configs: Iterable[Mapping[str, Any]],
-    *,
-    overrides: Sequence[str],  # noqa: ARG001 as `optbench.sweep.carry_out` takes them, in whose place this is called
-    command: Sequence[str] = (),  # noqa: ARG001 the same
-    allowed: Sequence[str] = (),
-) -> int:
+def show_fit(configs: Iterable[Mapping[str, Any]], *, allowed: Sequence[str] = ()) -> int:
     """Print the memory that a step of each trial is predicted to take, whether it fits, and the largest batch.
 
     Args:
         configs: composed and resolved.
-        overrides: what they were composed from.
-        command: what was typed.
         allowed: packages that the command line allows configs to call, besides those of the catalogue.
 
     Returns:
@@ -87,6 +79,8 @@ def _room(config: Mapping[str, Any]) -> tuple[int, str]:
     """
     hardware = config["hardware"]
     limit = hardware.get("memory_limit_gb")
+    if limit is not None and hardware["device"] == "cpu":
+        raise UsageError("hardware.memory_limit_gb is of a GPU, and this is hardware=cpu. Leave one of them out.")
     gpus = machine.gpus()
     if limit is not None:
         total, whose = int(limit * GIB), "hardware.memory_limit_gb"
@@ -162,5 +156,10 @@ def _words(
 
 
 def _measured(results: Path) -> dict[str, Memory]:
-    """What was measured of the same, in whatever sweep below the results folder."""
-    return {cost.id: cost.memory for cost in kept_below(results) if cost.memory is not None}
+    """What was measured of the same on a device that is here, in whatever sweep below the results folder."""
+    return {
+        cost.id: cost.memory
+        for cost in kept_below(results)
+        if cost.memory is not None
+        and machine.is_here(str(cost.environment.get("device")), cost.config["hardware"]["device"])
+    }

@@ -7,7 +7,7 @@ from typing import Literal
 
 from optbench.cost import Memory
 from optbench.errors import UsageError
-from optbench.prediction import check, predict
+from optbench.prediction import NotPredictable, check, predict
 from optbench.trial import Trial
 
 # The task's argument that is varied.
@@ -51,7 +51,7 @@ def fit(trial: Trial, *, memory_bytes: int) -> Fit:
         memory_bytes: what a step may take.
 
     Raises:
-        NotPredictable: see `optbench.prediction.predict`.
+        NotPredictable: the asked step is not, see `optbench.prediction.predict`.
         UsageError: a setting is wrong.
     """
     predicted = predict(trial)
@@ -62,9 +62,12 @@ def fit(trial: Trial, *, memory_bytes: int) -> Fit:
         reason = f"task={trial.task.name} has no task.{BATCH_SIZE}"
     else:
         search.peaks[asked] = predicted.peak_bytes
-        largest = search.largest()
-        limited_by = None if largest is None else search.limited_by
-        reason = f"even {MAX_BATCH_SIZE} would fit: the memory is no limit" if largest is None else None
+        try:
+            largest = search.largest()
+            limited_by = None if largest is None else search.limited_by
+            reason = f"even {MAX_BATCH_SIZE} would fit: the memory is no limit" if largest is None else None
+        except NotPredictable as error:  # the asked size was predictable, and that stands
+            reason = f"another task.{BATCH_SIZE} than {asked} is not predictable: {error}"
     return Fit(
         predicted=predicted,
         fits=predicted.peak_bytes <= memory_bytes,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from optbench import components, machine
 from optbench.cost import Memory
-from optbench.costs import cost_id, kept_below
+from optbench.costs import NOT_IN_A_STEP, cost_id, kept_below
 from optbench.errors import UsageError
 from optbench.hardware import Hardware
 from optbench.parsing import json_safe
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from optbench.sweep import Settings
 
 _COLUMNS = ("config.task", "config.data", "config.optimizer", "device", "num_threads", "step_seconds", "peak_bytes")
-# Keys of a task that say nothing about how long a step takes.
-_NOT_IN_A_STEP = ("num_steps", "evaluate_every_num_steps", "metrics", "convention")
 
 _Kind = tuple[str, int]
 
@@ -171,7 +169,7 @@ class History:
         self._is_read = False
         self._seconds: dict[_Kind, dict[str, list[float]]] = {}
         self._peaks: dict[_Kind, dict[str, int]] = {}
-        self._costs: dict[str, tuple[str, float | None, int | None]] = {}
+        self._costs: dict[str, tuple[float | None, int | None]] = {}
         self._predicted: dict[str, int] = {}
         self._steps: dict[tuple[str, Hardware], tuple[float | None, int | None]] = {}
 
@@ -179,9 +177,7 @@ class History:
         """What this trial takes here."""
         self._read()
         key = cost_id(trial.config)
-        device, step_seconds, peak_bytes = self._costs.get(key, ("", None, None))
-        if not machine.is_here(device, trial.hardware.device):
-            step_seconds, peak_bytes = None, None
+        step_seconds, peak_bytes = self._costs.get(key, (None, None))
         likely_seconds, likely_bytes = self._step(_kind_of(trial), trial.hardware)
         step_seconds = likely_seconds if step_seconds is None else step_seconds
         budget = trial.budget
@@ -221,9 +217,10 @@ class History:
             return
         self._is_read = True
         for cost in kept_below(self._results):
-            step = cost.time.step.median if cost.time else None
-            peak = cost.memory.peak_bytes if cost.memory else None
-            self._costs[cost.id] = (str(cost.environment.get("device")), step, peak)
+            if machine.is_here(str(cost.environment.get("device")), cost.config["hardware"]["device"]):
+                step, peak = self._costs.get(cost.id, (None, None))
+                step = cost.time.step.median if cost.time else step
+                self._costs[cost.id] = (step, cost.memory.peak_bytes if cost.memory else peak)
             if cost.predicted is not None:
                 self.add({cost.id: cost.predicted})
         for store in sweeps(self._results):
@@ -286,7 +283,7 @@ def _kind(task: str, data: str, optimizer: str) -> str:
 def _canonical(task: Mapping[str, Any], data: Mapping[str, Any] | None, optimizer: Mapping[str, Any]) -> str:
     """What decides how long a step takes: all of the task, and which optimizer, not its rates."""
     told = {
-        "task": {key: value for key, value in task.items() if key not in _NOT_IN_A_STEP},
+        "task": {key: value for key, value in task.items() if key not in NOT_IN_A_STEP},
         "data": [data.get("name"), data.get("_target_")] if data else None,
         "optimizer": [optimizer["name"], optimizer["_target_"], (optimizer.get("companion") or {}).get("name")],
     }

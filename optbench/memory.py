@@ -5,6 +5,7 @@ sees workspace inside kernels too. On a GPU it is the allocator's own peak, and 
 """
 
 import gc
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,14 +20,18 @@ from optbench.allocator import Allocator
 from optbench.component import Capability
 from optbench.cost import Memory, Phase
 from optbench.optim import build as optim_build
-from optbench.stepper import Stepper
+from optbench.stepper import Stepper, take_until_unskipped
 from optbench.task import Task
 from optbench.tracker import Role, Tracker, tensors_in
 from optbench.trial import Trial
 
 # Steps until the state is there and an allocator has found its blocks.
 NUM_FIRST_STEPS = 2
+# That are seen; a period that is longer is gone through unseen until a little before its refresh.
 MAX_STEPS = 50
+MAX_UNSEEN_STEPS = 500
+# How many more steps are taken than a state is declared to grow for: some of them may add nothing.
+_SETTLING = 1.2
 _MARK = "optbench: a period"
 
 
@@ -114,12 +119,14 @@ def _measured_on_gpu(trial: Trial, device: torch.device) -> Memory:
     allocator = Allocator(device)
     with no_garbage():
         training = Training(trial, device, mark=allocator.mark)
+        training.approach()
         training.take(NUM_FIRST_STEPS)
         allocator.start()
         training.take(training.num_steps)
         allocator.stop()
         with eager():
-            return allocator.corrected(training.memory(), parts=training.phase_parts)
+            found = training.memory()
+            return allocator.corrected(found, parts=training.phase_parts, alive_bytes=training.alive_bytes)
 
 
 @contextmanager
@@ -139,7 +146,7 @@ class Training:
         mark: told of each phase when it begins.
 
     Attributes:
-        num_steps: a whole period of the optimizer, if that is not too long.
+        num_steps: that are seen: a whole period of the optimizer, or that part of it that holds its refresh.
         phase_parts: what is alive at the peak of each phase, once `memory` was called.
     """
 
@@ -151,7 +158,7 @@ class Training:
         batches: Callable[[Task], Iterator[Any]] = lambda task: task.batches(),
         mark: Callable[[Phase], None] = lambda _: None,
     ) -> None:
-        self.num_steps = min(getattr(trial.optimizer, "period", 1), MAX_STEPS)
+        self.num_steps = min(trial.optimizer.period, MAX_STEPS)
         self.phase_parts: Mapping[Phase, Mapping[str, int]] = {}
         self._tracker = Tracker(device)
         with self._tracker:
@@ -161,6 +168,10 @@ class Training:
         self._batches = batches(task)
         self._marks = [self._tracker.mark, mark]
         self._phase = Phase.DATA
+        self._period = trial.optimizer.period
+        self._settles = math.ceil(_SETTLING * trial.optimizer.settles)
+        self._num_taken = 0
+        self._is_unskipped = False
         self._gradient_bytes = 0
         self._batch_bytes = 0
         self._step = Stepper(
@@ -175,12 +186,41 @@ class Training:
     def take(self, num_steps: int) -> None:
         """Take steps that nothing is known of."""
         for _ in range(num_steps):
-            self._step(next(self._batches))
+            self._take()
+        self._num_taken += num_steps
+
+    @property
+    def alive_bytes(self) -> int:
+        """Of all tensors in sight, at this moment."""
+        return self._tracker.alive_bytes
+
+    def approach(self) -> None:
+        """Take steps, of which nothing is known, until the next ones stand for all later ones.
+
+        None of them is skipped then, the state has grown as far as it is declared to, and the optimizer's refresh is
+        about to come: most have it where their count of steps is a multiple of the period.
+
+        Raises:
+            RuntimeError: steps are skipped again and again, see `optbench.stepper.take_until_unskipped`.
+        """
+        if not self._is_unskipped:
+            self._num_taken += take_until_unskipped(self._step, self._take)
+            self._is_unskipped = True
+        start = max(self._num_taken, self._settles)
+        if self._period > MAX_STEPS:
+            before = MAX_STEPS // 2
+            start = self._period * math.ceil((start + before) / self._period) - before
+        self.take(min(start - self._num_taken, MAX_UNSEEN_STEPS))
 
     def memory(self) -> Memory:
         """Take a period's steps with every tensor in sight."""
         for _ in range(NUM_FIRST_STEPS):
+            self._take_seen()  # from the very first, so that all that is made once is in sight, too
+        num_taken = self._num_taken
+        self.approach()
+        for _ in range(NUM_FIRST_STEPS if self._num_taken > num_taken else 0):
             self._take_seen()
+        state_bytes_before = state_bytes(self._optimizer)
         trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         frozen = [parameter for parameter in self._model.parameters() if not parameter.requires_grad]
         self._tracker.add(trained, Role.PARAMETERS)
@@ -211,12 +251,14 @@ class Training:
             phase_peak_bytes={phase.value: most for phase, most in peaks.phase_bytes.items()},
             peak_parts=peaks.phase_parts[peak_phase],
             num_steps=self.num_steps,
+            is_settled=sum(state.values()) <= state_bytes_before and self._period <= MAX_UNSEEN_STEPS,
         )
 
     def kernel_peak_bytes(self) -> int | None:
         """The peak of a period by the events of the CPU's allocator; None where the profiler fails."""
         activities = [torch.profiler.ProfilerActivity.CPU]
         try:
+            self.approach()
             with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
                 self._take_seen()  # what was there before the profiler, and ends here, has no event
                 alive = most = self._tracker.alive_bytes
@@ -233,7 +275,12 @@ class Training:
                 most = max(most, alive)
         return most
 
+    def _take(self) -> None:
+        self._mark(Phase.DATA)
+        self._step(next(self._batches))
+
     def _take_seen(self) -> None:
+        self._num_taken += 1
         self._tracker.mark(Phase.DATA)
         batch = next(self._batches)
         self._batch_bytes = max(self._batch_bytes, self._tracker.add_batch(batch))

@@ -28,19 +28,11 @@ MAX_PREDICTIONS = 100
 MAX_PREDICTION_SECONDS = 120.0
 
 
-def show_plan(
-    configs: Iterable[Mapping[str, Any]],
-    *,
-    overrides: Sequence[str],  # noqa: ARG001 as `optbench.sweep.carry_out` takes them, in whose place this is called
-    command: Sequence[str] = (),  # noqa: ARG001 the same
-    allowed: Sequence[str] = (),
-) -> int:
+def show_plan(configs: Iterable[Mapping[str, Any]], *, allowed: Sequence[str] = ()) -> int:
     """Print what a sweep of these configs would run, and what is known of its time and memory; nothing trains.
 
     Args:
         configs: composed and resolved.
-        overrides: what they were composed from.
-        command: what was typed.
         allowed: packages that the command line allows configs to call, besides those of the catalogue.
 
     Returns:

@@ -6,8 +6,10 @@ there: what ends the process later costs the later ones alone.
 
 import json
 import os
+import signal
 import sys
-import traceback
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -16,11 +18,16 @@ from typing import Any, TextIO
 from optbench.allowlist import check_names, check_targets, components_of
 from optbench.errors import UsageError
 from optbench.parsing import finite
+from optbench.secrets import hidden
 from optbench.trial import Trial
+
+OUT_OF_MEMORY = "out of memory"
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def main() -> None:
     """Answer one question."""
+    threading.Thread(target=_end_with_parent, args=[os.getppid()], daemon=True).start()
     question = json.load(sys.stdin)
     with os.fdopen(int(sys.argv[1]), "w") as answers:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no answer
@@ -31,6 +38,13 @@ def main() -> None:
         except UsageError as error:
             _write(answers, {"mistake": str(error)})
     os._exit(0)  # tearing down what libraries hold takes its time
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process and those that it has started once nobody waits for its answers."""
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _answers(question: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -92,9 +106,6 @@ def _fit(trial: Trial, *, memory_bytes: int) -> Iterator[Mapping[str, Any]]:
     yield _tried("fit", lambda: asdict(fit(trial, memory_bytes=memory_bytes)))
 
 
-OUT_OF_MEMORY = "out of memory"
-
-
 def _tried(name: str, work: Callable[[], Any]) -> Mapping[str, Any]:
     """What the work gives, under this name, or why it gives nothing."""
     from optbench.prediction import NotPredictable
@@ -107,14 +118,11 @@ def _tried(name: str, work: Callable[[], Any]) -> Mapping[str, Any]:
         except UsageError:
             raise
         except NotPredictable as error:
-            return {"of": name, "failure": str(error)}
+            return {"of": name, "failure": hidden(str(error))}
         except (Exception, SystemExit) as error:
             what = f"{OUT_OF_MEMORY}: " if is_out_of_memory(error) else ""
-            return {
-                "of": name,
-                "failure": f"{what}{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-                "traceback": traceback.format_exc(),
-            }
+            reason = str(error).partition("\n")[0]
+            return {"of": name, "failure": hidden(f"{what}{type(error).__name__}: {reason}")}
 
 
 def _write(answers: TextIO, answer: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from optbench.costs import cost_id, memory_from_json, time_from_json
 from optbench.errors import UsageError
 from optbench.executors import Interruption
 from optbench.executors.devices import gpus, thread_variables
+from optbench.secrets import hidden
 
 REFERENCE = "adamw"
 MAX_SECONDS = 1800.0
@@ -130,6 +131,8 @@ class Probes:
                     process.stdin.write(json.dumps(question).encode())
                     process.stdin.close()
                 for line in answers:
+                    if not line.endswith("\n"):  # it was killed amid an answer
+                        break
                     answer = json.loads(line)
                     if "mistake" in answer:
                         raise UsageError(answer["mistake"])
@@ -141,7 +144,7 @@ class Probes:
                 raise StoppedError
             if code:
                 listener.join(timeout=1.0)
-                yield {"failure": next(iter(too_long), None) or _why(code, b"".join(said))}
+                yield {"failure": next(iter(too_long), None) or hidden(_why(code, b"".join(said)))}
 
     def _watch(self, process: "subprocess.Popen[bytes]", too_long: list[str]) -> None:
         """End the process when it takes too long, or nobody waits for it any more."""
@@ -149,12 +152,11 @@ class Probes:
         while process.poll() is None:
             if time.monotonic() >= deadline:
                 too_long.append(f"the probe was ended after {self.max_seconds:g} s")
-                _end(process)
-                return
+                break
             if self.interruption is not None and self.interruption.is_requested:
-                _end(process)
-                return
+                break
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+        _end(process)  # the whole group: a process that it leaves behind would keep the answers open
 
 
 def reference(config: Config) -> dict[str, Any]:

@@ -12,6 +12,10 @@ from optbench.cost import Phase
 from optbench.errors import UsageError
 from optbench.hardware import Hardware
 
+# Half precision begins with a scale of 2^16 and halves it at each step that it skips, down to 2^-24 or so.
+MAX_SKIPPED = 40
+NUM_UNSKIPPED = 2
+
 
 class Stepper:
     """One optimizer step on a minibatch, in the way that the optimizer and the hardware config need it.
@@ -84,6 +88,11 @@ class Stepper:
             self._optimizer.zero_grad()  # gradients with a graph keep themselves alive
         return loss
 
+    @property
+    def scale(self) -> float | None:
+        """Factor of the loss, lower after a step that was skipped; None where there is none. It waits for the GPU."""
+        return None if self._scaler is None else float(self._scaler.get_scale())
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {
@@ -94,7 +103,7 @@ class Stepper:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.num_gradient_evaluations = state["gradient_evaluations"]
-        if self._scaler is not None:
+        if self._scaler is not None and state["scaler"] is not None:
             self._scaler.load_state_dict(state["scaler"])
 
     def _backward(self, batch: Any) -> Tensor:
@@ -131,6 +140,37 @@ class Stepper:
         return loss.detach()
 
 
+def take_until_unskipped(step_on: Stepper, take: Callable[[], object]) -> int:
+    """Take steps until the scale of half precision is such that steps are no longer skipped; none where there is none.
+
+    Args:
+        step_on: takes the steps.
+        take: has it take one.
+
+    Returns:
+        How many steps were taken and not skipped.
+
+    Raises:
+        RuntimeError: they still are after `MAX_SKIPPED` steps.
+    """
+    num_in_succession = num_taken = 0
+    if (scale := step_on.scale) is None:
+        return 0
+    for _ in range(MAX_SKIPPED):
+        take()
+        before, scale = scale, step_on.scale
+        assert scale is not None
+        is_taken = scale >= before
+        num_taken += is_taken
+        num_in_succession = num_in_succession + 1 if is_taken else 0
+        if num_in_succession == NUM_UNSKIPPED:
+            return num_taken
+    raise RuntimeError(
+        f"hardware.precision=fp16: within {MAX_SKIPPED} steps there are no {NUM_UNSKIPPED} in succession whose "
+        "gradients are finite, so that no step is taken."
+    )
+
+
 def check_step(capabilities: Set[Capability], hardware: Hardware) -> None:
     """Check that an optimizer's step can be computed as the hardware config asks.
 
@@ -142,6 +182,11 @@ def check_step(capabilities: Set[Capability], hardware: Hardware) -> None:
         raise UsageError(
             "hardware.compile_step=true does not go with hardware.precision=fp16, which skips a step "
             "where a gradient is not finite.\nUse precision=bf16, or leave compile_step out."
+        )
+    if hardware.compile_step and hardware.implementation == "foreach":
+        raise UsageError(
+            "hardware.compile_step=true does not go with hardware.implementation=foreach: a compiled step has its rate "
+            "in a tensor, which torch's foreach does not take.\nLeave one of them out: what is compiled is joined too."
         )
     if hardware.compile_step and hardware.implementation == "fused":
         raise UsageError(

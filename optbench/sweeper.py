@@ -61,13 +61,15 @@ class OptbenchSweeper(Sweeper):
         given, prefixes = split_allowed(type(self).arguments)
         composer = Composer(self._loader, self._hydra_overrides, config_name=self._config_name)
         prefixes += composer.packages_named(given)
+        if work := _WORK.get(type(self).verb or ""):
+            configs = composer.configs(given, one_trial=False)
+            type(self).num_failed = pkgutil.resolve_name(work)(configs, allowed=prefixes)
+            return
         noted = {"overrides": type(self).arguments, "command": type(self).command, "allowed": prefixes}
-        work = _WORK.get(type(self).verb or "")
-        if work is None and not self.one_trial and (strategy := composer.strategy(given)).is_guided:
+        if not self.one_trial and (strategy := composer.strategy(given)).is_guided:
             type(self).num_failed = search(composer.studies(given), strategy, **noted)
             return
-        carry = carry_out if work is None else pkgutil.resolve_name(work)
-        type(self).num_failed = carry(composer.configs(given, one_trial=self.one_trial), **noted)
+        type(self).num_failed = carry_out(composer.configs(given, one_trial=self.one_trial), **noted)
 
 
 def split_allowed(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

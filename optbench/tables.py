@@ -89,6 +89,11 @@ class _Group:
     def optimizer(self) -> str:
         return str(self.config["optimizer"]["name"])
 
+    @property
+    def devices(self) -> set[Any]:
+        """What the trials ran on."""
+        return {self.columns["device"][place] for place in self.places}
+
     @cached_property
     def succeeded(self) -> Sequence[int]:
         statuses = self.columns["status"]
@@ -170,7 +175,7 @@ def _groups(index: pd.DataFrame) -> list[_Group]:
         str(name): [None if value != value else value for value in column.tolist()]  # NaN differs from itself
         for name, column in index.select_dtypes("number").items()
     }
-    columns = {**figures, "seed": index["seed"].tolist(), "status": index["status"].tolist()}
+    columns = {**figures, **{name: index[name].tolist() for name in ("seed", "status", "device") if name in index}}
     places: dict[str, list[int]] = {}
     for place, setting in enumerate(index["setting"].tolist()):
         places.setdefault(setting, []).append(place)
@@ -201,6 +206,8 @@ def _ranked(groups: Sequence[_Group], *, task: str, costs: Mapping[str, Cost]) -
         elif best is not None and group.is_complete and ties(best.ranking, group.ranking):
             mark = "tie"
         cost = costs.get(cost_id(group.config)) if costs else None
+        if cost is not None and cost.environment.get("device") not in group.devices:
+            cost = None  # measured elsewhere
         table.append(_row(group, task=task, mark=mark, setting=setting, cost=cost))
     return table
 

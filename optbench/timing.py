@@ -3,7 +3,7 @@
 import gc
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Protocol
 
@@ -14,7 +14,8 @@ from optbench import building
 from optbench.component import Capability
 from optbench.cost import Phase, Spread, Time
 from optbench.energy import MIN_SECONDS, Energy
-from optbench.stepper import Stepper
+from optbench.run import is_out_of_memory
+from optbench.stepper import Stepper, take_until_unskipped
 from optbench.task import Task
 from optbench.trial import Trial
 
@@ -96,6 +97,12 @@ class Course:
         """Of the optimizer: any so many steps in succession do the same work."""
         return self.trial.optimizer.period
 
+    def first(self) -> Block:
+        """Take the first step; and in half precision those after it that are skipped, so that no later one is."""
+        block = self.take(1)
+        take_until_unskipped(self._step_on, lambda: self.take(1))
+        return block
+
     def take(self, num_steps: int) -> Block:
         """Take so many steps."""
         mark, batches, step_on = self._stopwatch.mark, self._batches, self._step_on
@@ -147,29 +154,44 @@ def measure(trial: Trial, reference: Trial, device: torch.device, *, seconds: fl
         device: where; it should be idle.
         seconds: to be spent on steps, besides the first ones; five blocks of each are taken whatever they take.
 
+    Where the memory does not hold both, the trial is timed alone.
+
     Raises:
         UsageError: a trial is wrong.
+        RuntimeError: in half precision no step is taken; and whatever a step raises, such as `torch.OutOfMemoryError`.
     """
+    try:
+        return _timed(trial, reference, device=device, seconds=seconds)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    gc.collect()  # out of the handler, since the error holds on to what was built
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return replace(_timed(trial, device=device, seconds=seconds), reference=reference.optimizer.name)
+
+
+def _timed(*trials: Trial, device: torch.device, seconds: float) -> Time:
     courses = [
         Course(*building.build(one, device), trial=one, device=device)  # each from its own seed, as in training
-        for one in (trial, reference)
+        for one in trials
     ]
     return compare(*courses, seconds=seconds, energy=Energy(device))
 
 
-def compare(course: Course, other: Course, *, seconds: float, energy: Energy) -> Time:
+def compare(course: Course, other: Course | None = None, *, seconds: float, energy: Energy) -> Time:
     """Time one course beside another.
 
     Args:
         course: the one that is timed.
-        other: the reference.
+        other: the reference; None is none.
         seconds: as in `measure`.
         energy: of the device.
     """
-    both = (course, other)
+    both = (course,) if other is None else (course, other)
     for_warmup, for_blocks = _WARMUP_SHARE * seconds, (1.0 - 2.0 * _WARMUP_SHARE) * seconds
     block_seconds = max(MIN_BLOCK_SECONDS, for_blocks / (2 * MAX_BLOCKS))
-    firsts = [one.take(1) for one in both]
+    firsts = [one.first() for one in both]
     warmups = [
         warm_up(one, first, seconds=for_warmup, block_seconds=block_seconds)
         for one, first in zip(both, firsts, strict=True)
@@ -179,9 +201,10 @@ def compare(course: Course, other: Course, *, seconds: float, energy: Energy) ->
         for one, warmup in zip(both, warmups, strict=True)
     ]
     gc.collect()  # what building and compiling left would be collected in a block
-    blocks, others = _in_turn(both, sizes, seconds=for_blocks)
+    blocks, *others = _in_turn(both, sizes, seconds=for_blocks)
     step = spread([block.step for block in blocks])
-    pairs = list(zip(blocks, others, strict=True))
+    pairs = [pair for two in others for pair in zip(blocks, two, strict=True)]
+    optimizers = [(one.phases[Phase.OPTIMIZER], two.phases[Phase.OPTIMIZER]) for one, two in pairs]
     excess = warmups[0].seconds - warmups[0].num_steps * step.median
     return Time(
         step=step,
@@ -192,11 +215,11 @@ def compare(course: Course, other: Course, *, seconds: float, energy: Energy) ->
         is_steady=all(warmup.is_steady for warmup in warmups),
         first_step_seconds=firsts[0].step,
         compile_seconds=max(0.0, excess) if course.trial.hardware.compiles else None,
-        reference=other.trial.optimizer.name,
-        reference_step=spread([block.step for block in others]),
-        reference_phases=_phases(others),
-        ratio=spread([one.step / two.step for one, two in pairs]),
-        optimizer_ratio=spread([one.phases[Phase.OPTIMIZER] / two.phases[Phase.OPTIMIZER] for one, two in pairs]),
+        reference=both[-1].trial.optimizer.name,
+        reference_step=spread([two.step for _, two in pairs]) if pairs else None,
+        reference_phases=_phases(others[0]) if pairs else None,
+        ratio=spread([one.step / two.step for one, two in pairs]) if pairs else None,
+        optimizer_ratio=spread([one / two for one, two in optimizers]) if pairs else None,
         joules_per_step=_joules_per_step(course, sizes[0], step_seconds=step.median, energy=energy),
     )
 
@@ -290,14 +313,13 @@ class EventStopwatch:
         self._events[index].record()
 
 
-def _in_turn(
-    courses: Sequence[Course], sizes: Sequence[int], *, seconds: float
-) -> tuple[Sequence[Block], Sequence[Block]]:
-    """Pairs of blocks, as many as the time allows, each in the other order than the one before."""
-    blocks: tuple[list[Block], list[Block]] = ([], [])
+def _in_turn(courses: Sequence[Course], sizes: Sequence[int], *, seconds: float) -> list[list[Block]]:
+    """Pairs of blocks, as many as the time allows, each in the other order than the one before; or one course's."""
+    blocks: list[list[Block]] = [[] for _ in courses]
     spent = 0.0
     while len(blocks[0]) < MIN_BLOCKS or (len(blocks[0]) < MAX_BLOCKS and spent < seconds):
-        for index in (0, 1) if len(blocks[0]) % 2 == 0 else (1, 0):
+        order = range(len(courses))
+        for index in order if len(blocks[0]) % 2 == 0 else reversed(order):
             blocks[index].append(courses[index].take(sizes[index]))
             spent += blocks[index][-1].seconds
     return blocks

@@ -89,7 +89,10 @@ def train(
     else:
         before = keeper.resumed
         step, fetched, peak_rates = before["step"], list(before["fetched"]), before["peak_rates"]
-        step_on.load_state_dict(before["stepper"])
+        # Kept before there was more to a step, it has the evaluations alone.
+        step_on.load_state_dict(
+            before.get("stepper") or {"gradient_evaluations": before["gradient_evaluations"], "scaler": None}
+        )
         clock.restore(before["clock"])
         for control.step in range(1, step + 1):  # the stream is the same from the seed, and is gone through again
             next(batches)

@@ -10,13 +10,14 @@ import pytest
 
 from optbench import cells, claims, cost_cells, tables
 from optbench.cost import Cost, Memory, Phase, Spread, Time
-from optbench.costing import missing, warn_of
+from optbench.costing import missing
 from optbench.costs import Costs, cost_id
 from optbench.errors import UsageError
 from optbench.machine import cpu_name, version
 from optbench.store import Store
 from tests.handmade import config, result, trial
 
+ABACUS = "Abacus 3"  # what results made by hand ran on
 MakeTrial = Callable[..., Any]
 
 
@@ -71,9 +72,9 @@ def time(**changes: Any) -> Time:
     )
 
 
-def cost(changes: dict[str, Any] | None = None, **others: Any) -> Cost:
+def cost(changes: dict[str, Any] | None = None, *, device: str | None = None, **others: Any) -> Cost:
     asked = trial(changes).config
-    here = {"device": cpu_name(), "packages": {name: version(name) for name in ("optbench", "torch")}}
+    here = {"device": device or cpu_name(), "packages": {name: version(name) for name in ("optbench", "torch")}}
     found = {"memory": memory(), "predicted": memory(kind="predicted"), "time": time(), "contended": [], "failures": {}}
     return Cost(id=cost_id(asked), config=asked, environment=here, **{**found, **others})
 
@@ -94,6 +95,8 @@ def cost(changes: dict[str, Any] | None = None, **others: Any) -> Cost:
         {"task.num_steps": 5},
         {"target": {"metric": "test_loss", "value": 0.1}},
         {"data.path": "elsewhere"},
+        {"optimizer.betas": [0.9, 1]},
+        {"hardware.memory_limit_gb": None},
         {"hardware.precision": "fp32"},
     ],
 )
@@ -108,6 +111,7 @@ def test_what_changes_no_tensor_and_no_kernel_changes_no_cost(changes: dict[str,
         {"optimizer.weight_decay": 0.0},
         {"optimizer.fused": True},
         {"optimizer.rank": 8},
+        {"optimizer.rank": 0.5},
         {"task.batch_size": 65},
         {"data.sha256": "1" * 64},
         {"max_grad_norm": 1.0},
@@ -165,6 +169,16 @@ def test_costs_are_missing_where_none_is_or_where_it_is_of_another_device_or_ver
 # What tables make of it
 
 
+def test_numbers_that_are_equal_are_one_however_they_are_spelt() -> None:
+    for key, one, other in (
+        ("optimizer.weight_decay", 0, 0.0),
+        ("hardware.memory_limit_gb", 16, 16.0),
+        ("optimizer.k", 1, 1.0),
+    ):
+        assert cost_id(config({key: one})) == cost_id(config({key: other}))
+    assert cost_id(config({"optimizer.rank": 0.5})) != cost_id(config({"optimizer.rank": 0.25}))
+
+
 def shown(costs: dict[str, Cost], tmp_path: Path) -> tuple[Any, Any, str]:
     store = Store(tmp_path, "sweep")
     for name in ("adamw", "lion"):
@@ -176,7 +190,8 @@ def shown(costs: dict[str, Cost], tmp_path: Path) -> tuple[Any, Any, str]:
 
 
 def test_the_table_of_a_sweep_has_the_costs_beside_the_quality(tmp_path: Path) -> None:
-    adamw, lion = cost({"optimizer.name": "adamw"}), cost({"optimizer.name": "lion"}, memory=memory(peak_bytes=1024))
+    adamw = cost({"optimizer.name": "adamw"}, device=ABACUS)
+    lion = cost({"optimizer.name": "lion"}, device=ABACUS, memory=memory(peak_bytes=1024))
     words, numbers, notes = shown({adamw.id: adamw, lion.id: lion}, tmp_path)
     assert words["step (ms)"].tolist() == ["10", "10"]
     assert words["step / adamw"].tolist() == ["1.25", "1.25"]
@@ -189,7 +204,7 @@ def test_the_table_of_a_sweep_has_the_costs_beside_the_quality(tmp_path: Path) -
 
 
 def test_a_row_without_a_cost_says_that_its_step_is_of_the_trials(tmp_path: Path) -> None:
-    adamw = cost({"optimizer.name": "adamw"})
+    adamw = cost({"optimizer.name": "adamw"}, device=ABACUS)
     words, numbers, notes = shown({adamw.id: adamw}, tmp_path)
     assert words["step (ms)"].tolist() == ["10", "20"]
     assert words["step / adamw"].tolist() == ["1.25", "-"]
@@ -197,13 +212,20 @@ def test_a_row_without_a_cost_says_that_its_step_is_of_the_trials(tmp_path: Path
     assert "step of lion: median seconds per training step" in notes
 
 
+def test_a_cost_of_another_device_than_the_trials_ran_on_is_not_shown_with_them(tmp_path: Path) -> None:
+    adamw = cost({"optimizer.name": "adamw"}, device="H200")
+    words, _, notes = shown({adamw.id: adamw}, tmp_path)
+    assert words["step (ms)"].tolist() == ["20", "20"]
+    assert "as the trials ran" in notes
+
+
 def test_a_contended_step_is_marked(tmp_path: Path) -> None:
-    busy = cost({"optimizer.name": "lion"}, contended=["other processes used 1.3 of 2 cores"])
+    busy = cost({"optimizer.name": "lion"}, device=ABACUS, contended=["other processes used 1.3 of 2 cores"])
     _, numbers, notes = shown({busy.id: busy}, tmp_path)
     assert "lion: its step was measured while the device was busy (other processes used 1.3 of 2 cores)." in notes
     assert numbers["is_contended"].tolist() == [None, True]
     assert "lion (contended)" in cost_cells.time_words([busy])["optimizer"].tolist()
-    assert any("contended" in line for line in warn_of([busy]))
+    assert any("contended" in line for line in cost_cells.warnings([busy]))
 
 
 def test_a_prediction_is_never_shown_as_a_measurement() -> None:
@@ -227,7 +249,7 @@ def test_workspace_inside_kernels_is_pointed_out() -> None:
 
 def test_what_is_missing_is_said_with_its_reason() -> None:
     found = cost(time=None, failures={"time": "RuntimeError: no"})
-    assert list(warn_of([found])) == ["adamw on blobs: time is missing: RuntimeError: no"]
+    assert list(cost_cells.warnings([found])) == ["adamw on blobs: time is missing: RuntimeError: no"]
     assert cost_cells.time_words([found])["step (ms)"].tolist() == ["-"]
 
 

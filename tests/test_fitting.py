@@ -9,7 +9,7 @@ from optbench import fitting
 from optbench.cost import Memory
 from optbench.errors import UsageError
 from optbench.fitting import MAX_BATCH_SIZE, fit
-from optbench.prediction import predict
+from optbench.prediction import NotPredictable, predict
 from optbench.trial import Trial
 from tests.models import trial
 
@@ -133,6 +133,23 @@ def test_a_task_without_a_batch_size_fits_or_does_not(stand: MakeStand) -> None:
     assert found.fits
     assert found.largest_batch_size is None
     assert found.reason == "task=mlp has no task.batch_size"
+
+
+def test_another_batch_size_that_is_not_predictable_costs_the_largest_alone(
+    stand: MakeStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = stand(PEAKS["a line"])
+
+    def predict_one(asked: Trial) -> Memory:
+        if made.sizes:
+            raise NotPredictable("its numbers are not there")
+        return made.predict(asked)
+
+    monkeypatch.setattr(fitting, "predict", predict_one)
+    found = fit(trial("Mlp", batch_size=64), memory_bytes=1_700)
+    assert (found.fits, found.largest_batch_size, found.limited_by) == (True, None, None)
+    assert found.reason == "another task.batch_size than 64 is not predictable: its numbers are not there"
+    assert found.predictions == {64: 1_640}
 
 
 def test_the_largest_of_a_real_task_is_exact() -> None:

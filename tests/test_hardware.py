@@ -22,6 +22,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from optbench import building
 from optbench.catalogue import entries
+from optbench.checkpoint import Keeper
 from optbench.component import Limit
 from optbench.device import GIB, configured, resolve_device
 from optbench.errors import UsageError
@@ -273,6 +274,23 @@ def test_a_preempted_trial_goes_on_with_the_scale_that_it_had(tmp_path: Path) ->
     resumed = run_until(trial, tmp_path, step=None)
     assert resumed.summary["resumed_at_step"] == 2
     assert figures(resumed) == figures(whole)  # another skipped step would be another loss
+
+
+def test_a_checkpoint_of_evaluations_alone_leads_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier optbench kept no more of a step."""
+    asked = own("Steep", hardware={})
+    whole = run(asked, on_measurement=lambda _: None)
+    save = Keeper.save
+
+    def save_as_before(self: Keeper, loop: Mapping[str, Any]) -> None:
+        others = {key: value for key, value in loop.items() if key != "stepper"}
+        save(self, {**others, "gradient_evaluations": loop["stepper"]["gradient_evaluations"]})
+
+    monkeypatch.setattr(Keeper, "save", save_as_before)
+    assert run_until(asked, tmp_path, step=2).status is Status.PREEMPTED
+    resumed = run_until(asked, tmp_path, step=None)
+    assert resumed.summary["resumed_at_step"] == 2
+    assert figures(resumed) == figures(whole)
 
 
 def test_parameters_in_bfloat16_have_gradients_and_state_in_it_and_stay_tied() -> None:
@@ -613,7 +631,7 @@ def test_what_cannot_be_is_refused_before_anything_trains(asked: str, make_trial
         check(make_trial("hardware=cpu", *others, f"hardware.{asked}"))
 
 
-@pytest.mark.parametrize("other", ["precision=fp16", "implementation=fused"])
+@pytest.mark.parametrize("other", ["precision=fp16", "implementation=fused", "implementation=foreach"])
 def test_a_step_that_would_not_be_compiled_is_not_said_to_be(other: str, make_trial: MakeTrial) -> None:
     with pytest.raises(UsageError, match=f"compile_step=true does not go with hardware.{other}"):
         check(make_trial("hardware=cpu", "hardware.compile_step=true", f"hardware.{other}"))

@@ -296,7 +296,7 @@ def test_make_alone_lists_every_target_and_sets_nothing_up(checkout: Checkout) -
 def test_every_phony_target_says_what_it_does() -> None:
     text = MAKEFILE.read_text()
     phony = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split()
-    assert re.findall(r"^([a-z]+):.* ## ", text, re.MULTILINE) == phony
+    assert re.findall(r"^([a-z-]+):.* ## ", text, re.MULTILINE) == phony
 
 
 def test_torch_comes_first_with_its_exact_pin_and_then_the_package(either: Checkout) -> None:
@@ -337,8 +337,9 @@ PARALLEL = ["--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder", 
 @pytest.mark.parametrize(
     ("target", "argv"),
     [
-        ("test", [*PARALLEL, "--ignore=tests/benchmarks", "-m", "not verify"]),
-        ("verify", [*PARALLEL, "--ignore=tests/benchmarks"]),
+        ("test", [*PARALLEL, "--ignore=tests/benchmarks", "--ignore=tests/gpu", "-m", "not verify"]),
+        ("verify", [*PARALLEL, "--ignore=tests/benchmarks", "--ignore=tests/gpu"]),
+        ("verify-gpu", ["tests/gpu", "-p", "no:benchmark", "-rs", "-s"]),
         ("bench", ["tests/benchmarks"]),
     ],
 )

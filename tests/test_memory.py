@@ -2,21 +2,24 @@
 
 import dataclasses
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from optbench import memory
+from optbench import memory, stepper
 from optbench.allocator import Allocator
 from optbench.component import optimizer_component
 from optbench.cost import Memory, Phase
 from optbench.memory import measure, state_bytes, state_bytes_by_dtype
 from optbench.optim.build import build
+from optbench.prediction import predict
 from optbench.stepper import Stepper
 from optbench.tracker import Peaks, Role, Tracker
+from optbench.trial import Trial
+from tests.conftest import MakeTrial
 from tests.models import trial
 
 FLOAT = 4
@@ -209,8 +212,67 @@ def test_a_whole_period_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Stepper, "__call__", lambda self, batch: taken.append(1) or step(self, batch))
     assert measure(periodic, CPU).num_steps == 3
     assert len(taken) >= memory.NUM_FIRST_STEPS + 3
+    monkeypatch.setattr(memory, "MAX_UNSEEN_STEPS", 60)
     endless = dataclasses.replace(asked, optimizer=dataclasses.replace(asked.optimizer, period=10_000))
-    assert measure(endless, CPU).num_steps == memory.MAX_STEPS
+    found = measure(endless, CPU)
+    assert found.num_steps == memory.MAX_STEPS
+    assert not found.is_settled
+
+
+@pytest.mark.parametrize("tell", [measure, lambda asked, _: predict(asked)], ids=["measured", "predicted"])
+def test_a_refresh_that_comes_late_is_seen(
+    tell: Callable[[Trial, torch.device], Memory], monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial
+) -> None:
+    monkeypatch.setattr(memory.Training, "kernel_peak_bytes", lambda _: None)
+    monkeypatch.setattr(memory, "MAX_STEPS", 6)
+    galore = ("optimizer=galore", "task.hidden_sizes=[64,64]", "hardware=cpu")
+    soon, late = (tell(make_trial(*galore, f"optimizer.matrices.update_proj_gap={gap}"), CPU) for gap in (3, 20))
+    assert late.peak_bytes == soon.peak_bytes
+    assert late.transient_bytes == soon.transient_bytes
+    assert late.is_settled
+    monkeypatch.setattr(memory.Training, "approach", lambda _: None)
+    unseen = tell(make_trial(*galore, "optimizer.matrices.update_proj_gap=20"), CPU)
+    assert unseen.transient_bytes < soon.transient_bytes
+
+
+def test_a_state_that_grows_is_measured_when_it_has_or_said_to_grow(make_trial: MakeTrial) -> None:
+    asked = make_trial("optimizer=lbfgs", "optimizer.history_size=5", "hardware=cpu")
+    assert asked.optimizer.settles == 5
+    found = measure(asked, CPU)
+    assert found.is_settled
+    assert found.state_bytes == pytest.approx((2 * 5 + 2) * found.parameter_bytes, rel=0.01)
+    undeclared = dataclasses.replace(asked, optimizer=dataclasses.replace(asked.optimizer, settles=0))
+    growing = measure(undeclared, CPU)
+    assert growing.state_bytes < found.state_bytes
+    assert not growing.is_settled
+
+
+def test_half_precision_is_measured_when_steps_are_no_longer_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = trial("Mlp", **{"batch_size": 4, "hardware.precision": "fp16"})
+    usual = measure(asked, CPU)
+    unscaled: list[int] = []
+    unscale = torch.amp.GradScaler.unscale_
+
+    def overflow(self: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        unscaled.append(1)
+        if self.get_scale() > 2.0**10:
+            next(parameter for group in optimizer.param_groups for parameter in group["params"]).grad.fill_(torch.inf)
+        unscale(self, optimizer)
+
+    monkeypatch.setattr(torch.amp.GradScaler, "unscale_", overflow)
+    assert measure(asked, CPU) == usual
+    assert len(unscaled) > 6
+    assert usual.state_bytes > 2 * usual.parameter_bytes
+    monkeypatch.setattr(stepper, "MAX_SKIPPED", 3)
+    with pytest.raises(RuntimeError, match="precision=fp16: within 3 steps"):
+        measure(asked, CPU)
+
+
+def test_every_step_begins_with_its_minibatch() -> None:
+    marked: list[Phase] = []
+    training = memory.Training(trial("Mlp", batch_size=4), CPU, mark=marked.append)
+    training.take(2)
+    assert marked == 2 * [Phase.DATA, Phase.OPTIMIZER, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER]
 
 
 def test_the_garbage_collector_works_again_after_a_failure() -> None:
@@ -274,14 +336,14 @@ def test_a_gpus_peaks_are_its_allocators_and_the_parts_add_up_to_them(card: Card
         Phase.BACKWARD: {**roles, "gradients": 50, "activations": 600},
         Phase.OPTIMIZER: {**roles, "gradients": 100, "transient": 30},
     }
-    seen = dataclasses.replace(mlp, transient_bytes=25, phase_peak_bytes={"optimizer": 460})
-    found = allocator.corrected(seen, parts=parts)
+    found = allocator.corrected(mlp, parts=parts, alive_bytes=60)
     assert found.counted == "allocated"
     assert found.phase_peak_bytes == {"forward": 1_000, "backward": 1_200, "optimizer": 700}
     assert (found.peak_bytes, found.peak_phase) == (1_200, Phase.BACKWARD)
-    assert found.peak_parts == {**roles, "gradients": 50, "activations": 1_200 - 380}
-    assert found.activation_bytes == 1_200 - 380
-    assert found.transient_bytes == 25 + 700 - 460
+    # Of the 100 that are there between two steps tensors are 60: the rest is workspace, and no part of the update.
+    assert found.peak_parts == {**roles, "gradients": 50, "activations": 1_200 - 380 - 40, "workspace": 40}
+    assert found.activation_bytes == 1_200 - 380 - 40
+    assert found.transient_bytes == 1_200 - 900
     assert found.reserved_bytes == 2 * 1_200
     assert found.device_bytes == 3 * 100
 
@@ -293,8 +355,8 @@ def test_compiled_code_that_holds_less_than_the_log_tells_has_parts_that_add_up_
     card.set(350)
     allocator.stop()
     roles = {"parameters": 100, "frozen": 0, "gradients": 100, "state": 200, "batch": 0}
-    found = allocator.corrected(mlp, parts={Phase.BACKWARD: {**roles, "activations": 60}})
-    assert found.peak_parts == {**roles, "gradients": 50, "activations": 0}
+    found = allocator.corrected(mlp, parts={Phase.BACKWARD: {**roles, "activations": 60}}, alive_bytes=0)
+    assert found.peak_parts == {**roles, "gradients": 50, "activations": 0, "workspace": 0}
 
 
 def test_a_data_set_on_the_device_is_not_counted_and_the_minibatch_is() -> None:

@@ -238,9 +238,8 @@ def test_the_loss_falls_on_real_digits_and_again_exactly_so(name: str, run_trial
 @pytest.mark.parametrize("name", NAMES)
 def test_a_trial_says_what_the_optimizer_keeps(name: str, run_trial: RunTrial) -> None:
     summary = run_trial(f"optimizer={name}", "budget.num_steps=2", "evaluation.every_num_steps=2").summary
-    assert summary["peak_bytes_are"] == "tensor bytes of a step"
-    at_least = 2 * summary["parameter_bytes"] + summary["state_bytes"]  # with the gradients
-    assert summary["peak_bytes"] > at_least
+    assert "peak_bytes" not in summary, "nothing is tracked while a trial trains"
+    assert (summary["state_bytes"] > 0) == (CATALOGUE[name].state_bytes_per_parameter != 0.0)
     assert 0.0 <= summary["low_bit_share"] <= 1.0
     assert sum(group["num_parameters"] for group in summary["param_groups"]) == summary["num_parameters"]
 

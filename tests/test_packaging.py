@@ -141,7 +141,7 @@ def test_the_command_lists_the_optimizers_away_from_the_checkout(environment: En
 @pytest.mark.packaging
 def test_the_command_runs_a_trial_away_from_the_checkout(environment: Environment, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    words = ["task=quadratic_deep", "optimizer=sgd", "budget.num_steps=7", f"results={results}"]
+    words = ["task=quadratic_deep", "optimizer=sgd", "budget.num_steps=7", "cost.seconds=0.1", f"results={results}"]
     done = environment.run("optbench", "run", *words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (trial,) = results.glob("*/trials/*.json")

@@ -400,7 +400,7 @@ def test_nothing_that_a_sweep_writes_or_prints_holds_a_secret_of_the_environment
         "PYTHONPATH": os.pathsep.join([str(tmp_path / "lib"), str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     command = [
-        *(sys.executable, "-m", "optbench", "sweep", *QUICK, f"executor={executor}", "seed=0"),
+        *(sys.executable, "-m", "optbench", "sweep", *QUICK, f"executor={executor}", "seed=0", "cost.seconds=0.1"),
         *("optimizer=custom", "optimizer.lr=0.1", "logger=wandb", "logger.mode=offline"),
         "optimizer._target_=torch.optim.SGD,my_lab.Crashing,my_lab.Telling",
     ]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from optbench import timing
 from optbench.cost import Phase, Time
+from optbench.costs import time_from_json
 from optbench.energy import Energy
 from optbench.optim.sam import SAM
-from optbench.timing import Course, EventStopwatch
+from optbench.timing import Block, Course, EventStopwatch
+from optbench.trial import Trial
 from tests import handmade
 from tests.conftest import MakeTrial
 
@@ -369,6 +372,46 @@ def test_a_known_wait_in_the_step_is_found_in_the_optimizers_share(make_trial: M
     assert time.optimizer_ratio.median > time.ratio.median > 1.0
     assert time.step.p10 <= time.step.median <= time.step.p90
     assert time.step.n >= timing.MIN_BLOCKS
+
+
+def test_where_the_memory_does_not_hold_both_the_trial_is_timed_alone(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = [make_trial("hardware=cpu", f"optimizer={name}") for name in ("sgd", "adamw")]
+    built: list[str] = []
+    build = timing.building.build
+
+    def build_one(asked: Trial, device: torch.device) -> Any:
+        built.append(asked.optimizer.name)
+        if built == ["sgd", "adamw"]:
+            raise torch.OutOfMemoryError("no room for both")
+        return build(asked, device)
+
+    monkeypatch.setattr(timing.building, "build", build_one)
+    time = timing.measure(*trials, CPU, seconds=0.1)
+    assert built == ["sgd", "adamw", "sgd"]
+    assert time.step.n >= timing.MIN_BLOCKS
+    assert time.reference == "adamw"
+    assert (time.reference_step, time.reference_phases, time.ratio, time.optimizer_ratio) == (None, None, None, None)
+    assert time_from_json(asdict(time)) == time
+
+
+def test_steps_that_half_precision_skips_are_not_timed(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = course(now)
+    skipped = iter([True, True, False, True, False, False])
+    scale = [2.0**16]
+
+    def take(_: Course, num_steps: int) -> Block:
+        assert num_steps == 1
+        scale[0] /= 2.0 if next(skipped) else 1.0
+        taken.append(1)
+        return Block(num_steps=1, phases={})
+
+    taken: list[int] = []
+    monkeypatch.setattr(Course, "take", take)
+    monkeypatch.setattr(type(found._step_on), "scale", property(lambda _: scale[0]))
+    found.first()
+    assert len(taken) == 6  # two in succession were taken
 
 
 @pytest.mark.verify

@@ -101,7 +101,7 @@ class _Worker:
             # After an error of the GPU its context may be of no use; after a lack of memory it may be in pieces.
             import torch
 
-            told = f"{event.summary.get('reason')} {event.summary.get('peak_bytes_are')}"
+            told = str(event.summary.get("reason"))
             self._retires = event.status is Status.OUT_OF_MEMORY or (
                 event.status is Status.CRASHED and ("CUDA" in told or torch.cuda.is_initialized())
             )
