@@ -156,7 +156,7 @@ def warnings(costs: Sequence[Cost]) -> Iterator[str]:
         for what, reason in cost.failures.items():
             yield f"{name}: {what} is missing: {reason}"
         if cost.memory is not None and not cost.memory.is_settled:
-            yield f"{name}: its state was still growing, or its period is too long to be gone through: there may be more."
+            yield f"{name}: its state was still growing, or its period is too long: it may take more than this."
         if cost.contended:
             yield f"{name}: contended, its times are too long: {'; '.join(cost.contended)}."
         if cost.time is not None and not cost.time.is_steady:
