@@ -228,7 +228,7 @@ def test_an_interrupted_sweep_keeps_what_had_finished(
 def test_a_primary_config_of_ones_own_is_used(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nbudget: {num_steps: 30}\n")
     arguments = ["--config-dir", str(tmp_path), "--config-name", "mine", "task=quadratic", f"results={tmp_path / 'r'}"]
-    arguments.append("cost.seconds=null")
+    arguments.append("executor=serial")
     assert call("run", *arguments) == 0
     (record,) = stored(tmp_path / "r")
     assert record["config"]["budget"]["num_steps"] == 30  # type: ignore[index]

@@ -91,7 +91,7 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return Environment(folder / "bin", site_packages / "optbench")
 
 
-@pytest.fixture(params=["wheel", "editable"])
+@pytest.fixture(params=["wheel", pytest.param("editable", marks=pytest.mark.verify)])
 def environment(request: pytest.FixtureRequest) -> Environment:
     if request.param == "editable":
         return Environment(Path(sys.executable).parent, ROOT / "optbench")

@@ -198,6 +198,7 @@ def test_a_mistake_is_found_where_the_trials_would_run_and_what_runs_is_stopped_
     assert interrupting.statuses == [Status.PREEMPTED]
 
 
+@pytest.mark.verify
 def test_slots_share_a_gpu_where_they_are_told_to(
     cluster: Cluster, context: Context, make_trials: MakeTrials, make_trial: MakeTrial
 ) -> None:
@@ -241,6 +242,7 @@ def test_a_machine_lost_in_mid_sweep_costs_no_trial_and_one_that_joins_is_used(
     assert "raylet" not in capsys.readouterr().out
 
 
+@pytest.mark.verify
 def test_a_cluster_that_is_started_for_a_sweep_ends_with_it_and_leaves_nothing_in_the_home_folder(
     tmp_path: Path,
 ) -> None:

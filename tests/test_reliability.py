@@ -19,7 +19,7 @@ from optbench import lease
 from optbench.store import Store
 
 ROOT = Path(__file__).parent.parent
-NUM_KILLS = int(os.environ.get("OPTBENCH_NUM_KILLS", "4"))
+NUM_KILLS = int(os.environ.get("OPTBENCH_NUM_KILLS", "2"))
 
 TASKS = {
     "slow": "_target_: tests.faulty.Slow\npause: 0.02\nnote: null",
@@ -139,7 +139,9 @@ def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path) -> None:
     assert one.statuses() == ["completed"] * 32
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR2, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGUSR2, 143, marks=pytest.mark.verify)]
+)
 def test_a_signal_preempts_and_the_same_command_goes_on(number: int, code: int, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "task=slow", "budget.num_steps=300", "seed=0,1,2")
     process = sweep.start()
@@ -204,6 +206,7 @@ time.time = lambda: _now() + next(_jumps)
 """
 
 
+@pytest.mark.verify
 def test_a_clock_that_jumps_changes_no_duration_and_no_limit(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     variables = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}

@@ -382,7 +382,7 @@ def leaks(folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("executor", ["serial", "local"])
+@pytest.mark.parametrize("executor", [pytest.param("serial", marks=pytest.mark.verify), "local"])
 def test_nothing_that_a_sweep_writes_or_prints_holds_a_secret_of_the_environment(executor: str, tmp_path: Path) -> None:
     """Every file below its working folder, its home and its folder for temporary files, those of wandb among them."""
     home, work, temporary = (tmp_path / name for name in ("home", "work", "temporary"))
