@@ -218,8 +218,3 @@ def _flat(value: Mapping[str, Any], *, prefix: str) -> list[tuple[str, Any]]:
     for key, item in value.items():
         lines += _flat(item, prefix=f"{prefix}{key}.") if isinstance(item, Mapping) else [(f"{prefix}{key}", item)]
     return lines
-
-
-def totals(memory: Memory) -> str:
-    """In the words that people use: 3.00x parameters, 4.00x with gradients."""
-    return f"{memory.times_parameters:.2f}x parameters, {memory.times_parameters_with_gradients:.2f}x with gradients"

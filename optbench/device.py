@@ -10,8 +10,8 @@ import torch
 
 from optbench.errors import UsageError
 from optbench.hardware import Hardware
+from optbench.units import GIB
 
-GIB = 2**30
 # A card is sold by the gibibyte and keeps a little for itself: a limit that much above what it has is what it has.
 _ROUNDING = 1.05
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"

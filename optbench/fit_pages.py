@@ -15,9 +15,8 @@ from optbench.costs import cost_id, kept_below, memory_from_json
 from optbench.errors import Interrupted, UsageError
 from optbench.probing import Probes, StoppedError
 from optbench.terminal import rich_table
-from optbench.units import in_bytes
+from optbench.units import GIB, in_bytes
 
-GIB = 2**30
 # What is kept free on a GPU: CUDA's context and libraries, and memory in pieces too small to be used.
 RESERVED_BYTES = GIB
 
@@ -45,26 +44,28 @@ def show_fit(configs: Iterable[Mapping[str, Any]], *, allowed: Sequence[str] = (
     page = console()
     with Signals() as signals:
         probes = Probes(allowed=allowed, interruption=signals)
-        found = []
+        found: list[Cost] = []
+        answers: dict[str, Mapping[str, Any]] = {}
+        rooms: dict[str, str] = {}
         for number, (key, config) in enumerate(distinct.items(), start=1):
             what = f"fit {number}/{len(distinct)}: {config['optimizer']['name']} on {config['task']['name']}"
+            memory_bytes, rooms[key] = _room(config)
             with page.status(escape(what)):
                 try:
-                    answer = probes.fit(config, memory_bytes=_room(config)[0])
+                    answers[key] = probes.fit(config, memory_bytes=memory_bytes)
                 except StoppedError:
                     break
-            found.append((Cost(**_cost(key, config, answer)), answer))
-    for heading, group in cost_cells.grouped([cost for cost, _ in found]).items():
-        answers = {cost.id: answer for cost, answer in found}
-        content = _words(group, answers, measured=_measured(results))
-        page.print(rich_table(content, title=f"fit, predicted: {heading}"))
-        page.print(f"[dim]{escape(_room(group[0].config)[1])}[/]", soft_wrap=True)
+            found.append(_cost(key, config, answers[key]))
+    measured = _measured(results)
+    for heading, group in cost_cells.grouped(found).items():
+        page.print(rich_table(_words(group, answers, measured=measured), title=f"fit, predicted: {heading}"))
+        page.print(f"[dim]{escape(rooms[group[0].id])}[/]", soft_wrap=True)
     page.print(
         "[dim]Predicted: a step gone through without data, by the kernels of the CPU, in tensor bytes; nothing was "
         "run. The largest batch is the largest task.batch_size whose predicted peak is within that.[/]"
     )
-    for cost, answer in found:
-        if reason := answer.get("failure"):
+    for cost in found:
+        if reason := answers[cost.id].get("failure"):
             warn(f"{cost.config['optimizer']['name']} on {cost.config['task']['name']}: not predictable: {reason}")
     if signals.exit_code is not None:
         raise Interrupted(signals.exit_code)
@@ -103,18 +104,18 @@ def _room(config: Mapping[str, Any]) -> tuple[int, str]:
     )
 
 
-def _cost(key: str, config: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+def _cost(key: str, config: Mapping[str, Any], answer: Mapping[str, Any]) -> Cost:
     fit = answer.get("fit") or {}
-    return {
-        "id": key,
-        "config": config,
-        "memory": None,
-        "predicted": memory_from_json(fit.get("predicted")),
-        "time": None,
-        "contended": None,
-        "failures": {},
-        "environment": {"device": _device(config)},
-    }
+    return Cost(
+        id=key,
+        config=config,
+        memory=None,
+        predicted=memory_from_json(fit.get("predicted")),
+        time=None,
+        contended=None,
+        failures={},
+        environment={"device": _device(config)},
+    )
 
 
 def _device(config: Mapping[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """Figures in words for people."""
 
+GIB = 2**30
+
 
 def in_bytes(count: float | None) -> str:
     """Bytes in the largest unit that they fill, to four digits."""
     if count is None:
         return "-"
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+    for unit, size in (("GiB", GIB), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{count / size:.4g} {unit}"
     return f"{count:.0f} B"
