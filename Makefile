@@ -28,6 +28,7 @@ help: ## Show this list
 
 _SPACE := $() $()
 _TAB := $()	$()
+_COMMA := ,
 define _NEWLINE
 
 
@@ -147,15 +148,19 @@ _OR_ADVISE = || { echo 'The set-up failed, for the reason above. It needs the ne
 	rm -rf .venv && $(_CREATE) && $(_INSTALL) $$(grep '^torch==' constraints.txt) $(_OR_ADVISE); \
 	cp constraints.txt $@
 
+# With the development tools where a goal needs them: one installation takes half the time of two.
+_EXTRAS := [dev,lora,ray,slurm,zoo]
+_WITH_TOOLS := $(filter test verify verify-gpu bench next lint typecheck format,$(MAKECMDGOALS))
+
 .venv/.core: .venv/.pins pyproject.toml
-	@echo 'Installing optbench and what it depends on.' >&2
-	@$(_INSTALL) --editable . $(_OR_ADVISE)
-	@touch $@
+	@echo 'Installing optbench and what it depends on$(if $(_WITH_TOOLS),$(_COMMA) optional dependencies and tools too).' >&2
+	@$(_INSTALL) --editable '.$(if $(_WITH_TOOLS),$(_EXTRAS))' $(_OR_ADVISE)
+	@touch $@ $(if $(_WITH_TOOLS),.venv/.dev)
 
 .venv/.dev: .venv/.core
-	@echo 'Installing the development tools and the optional dependencies.' >&2
-	@$(_INSTALL) --editable '.[dev,lora,ray,slurm,vit,zoo]' $(_OR_ADVISE)
-	@touch $@
+	@if [ -e $@ ] && ! [ .venv/.core -nt $@ ]; then exit 0; fi; \
+	echo 'Installing the development tools and the optional dependencies.' >&2; \
+	$(_INSTALL) --editable '.$(_EXTRAS)' $(_OR_ADVISE); touch $@
 
 # A folder beside .venv, which it leaves alone.
 build/hydra-next/.pins: constraints-next.txt | .venv/.dev

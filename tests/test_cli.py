@@ -366,7 +366,14 @@ def test_the_status_of_nothing_says_how_to_get_something(tmp_path: Path, capsys:
     assert "optbench sweep" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [["--rerun", "failed"], ["--rerun=stale,diverged"], ["--rerun", "failed,stale"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--rerun", "failed"],
+        pytest.param(["--rerun=stale,diverged"], marks=pytest.mark.verify),
+        pytest.param(["--rerun", "failed,stale"], marks=pytest.mark.verify),
+    ],
+)
 def test_rerun_is_the_override(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("run", *QUICK, "optimizer=sgd", "optimizer.lr=10.0", f"results={tmp_path}")
     capsys.readouterr()

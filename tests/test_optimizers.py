@@ -34,6 +34,13 @@ from tests.conftest import MakeTrial, RunTrial
 CONF = Path(__file__).parent.parent / "conf" / "optimizer"
 CATALOGUE = {entry.name: entry for entry in entries("optimizer") if "/" not in entry.name and entry.name != "custom"}
 NAMES = list(CATALOGUE)
+# At least one of each package and kind, for contracts that take seconds; `make verify` goes through all.
+QUICK = (
+    *("adafactor", "adamw", "lbfgs", "muon", "sam", "sgd", "signum"),
+    *("adopt", "adamw8bit", "adamwfp8", "came", "dadapt_adam", "galore", "lion", "prodigy"),
+    *("schedulefree_adamw", "shampoo", "soap", "sophia"),
+)
+SOME = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.verify]) for name in NAMES]
 
 # Arguments that are not offered: they turn the optimizer into something else, or do nothing.
 NOT_OFFERED = {"maximize", "capturable", "differentiable", "kwargs"}
@@ -287,7 +294,7 @@ def test_a_saved_state_can_be_loaded_without_running_code_or_the_file_says_that_
         assert Limit.WEIGHTS_ONLY_LOAD not in load(name).limits
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_bfloat16_parameters_train_or_the_file_says_that_they_do_not(name: str) -> None:
     capabilities = load(name).capabilities
     num_steps = 20 if Capability.CLOSURE in capabilities else 200 if Capability.LR_FREE in capabilities else 60
@@ -345,7 +352,7 @@ def test_a_first_step_at_rate_0_does_no_harm_or_the_file_says_that_it_does(name:
     assert is_sound != (Limit.ZERO_RATE in load(name).limits)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_a_step_leaves_no_graph_alive(name: str) -> None:
     def graphs() -> int:
         gc.collect()

@@ -213,6 +213,7 @@ def test_slots_share_a_gpu_where_they_are_told_to(
     assert set(stored(context).values()) == {"completed"}
 
 
+@pytest.mark.verify
 def test_a_machine_lost_in_mid_sweep_costs_no_trial_and_one_that_joins_is_used(
     cluster: Cluster, context: Context, make_trials: MakeTrials, capsys: pytest.CaptureFixture[str]
 ) -> None:
