@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,6 +47,16 @@ class Clock:
         self._started = None
         self._stopped_total += seconds
         self._seconds_per_step.append(seconds / num_steps)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Not count what is done meanwhile, in the middle of a block."""
+        assert self._started is not None, "the clock was not running"
+        self._synchronize()
+        paused = time.perf_counter()
+        yield
+        self._synchronize()
+        self._started += time.perf_counter() - paused
 
     @property
     def seconds(self) -> float:

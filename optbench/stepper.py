@@ -1,6 +1,6 @@
 """One optimizer step, the same for every task, optimizer and hardware config."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class Stepper:
 
     Attributes:
         num_gradient_evaluations: backward passes over a minibatch so far.
+        grad_norm: of the first gradient of the last step, before it was clipped, if that step was watched.
 
     Raises:
         UsageError: the optimizer cannot go with the hardware config.
@@ -46,6 +47,8 @@ class Stepper:
         mark: Callable[[Phase], None] = lambda _: None,
     ) -> None:
         self.num_gradient_evaluations = 0
+        self.grad_norm: Tensor | None = None
+        self._is_watched = False
         self._loss = loss
         self._optimizer = optimizer
         self._max_grad_norm = max_grad_norm
@@ -65,8 +68,9 @@ class Stepper:
                 _rates_as_tensors(optimizer)
                 self._step = torch.compile(optimizer.step)
 
-    def __call__(self, batch: Any) -> Tensor:
+    def __call__(self, batch: Any, *, watched: bool = False) -> Tensor:
         """Take the step; the loss before it, on the device and without a graph."""
+        self._is_watched, self.grad_norm = watched, None
         if self._closure_alone:
             losses: list[Tensor] = []
 
@@ -119,8 +123,11 @@ class Stepper:
         self._mark(Phase.OPTIMIZER)
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
+        norm = None
         if self._max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        if self._is_watched and self.grad_norm is None:
+            self.grad_norm = _norm(self._parameters) if norm is None else norm
         return loss
 
     def _add_gradients(self, batch: Any, *, share: float | None = None) -> Tensor:
@@ -138,6 +145,11 @@ class Stepper:
             scaled = loss if self._scaler is None else self._scaler.scale(loss)
             scaled.backward()  # type: ignore[no-untyped-call, unused-ignore]
         return loss.detach()
+
+
+def _norm(parameters: Sequence[Tensor]) -> Tensor:
+    with torch.no_grad():
+        return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
 def take_until_unskipped(step_on: Stepper, take: Callable[[], object]) -> int:

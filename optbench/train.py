@@ -17,6 +17,7 @@ from optbench.schedule import Schedule
 from optbench.stepper import Stepper
 from optbench.task import Task
 from optbench.trial import Budget, Target
+from optbench.view import View
 
 # Losses stay on the device until a block ends: fetching one at each step would make a GPU wait for the CPU.
 MAX_BLOCK_STEPS = 100
@@ -66,6 +67,7 @@ def train(
     peak_rates = [rate(group) for group in optimizer.param_groups]
     step_on = Stepper(task.loss, optimizer, capabilities=capabilities, max_grad_norm=max_grad_norm, hardware=hardware)
     swap = _swapper(optimizer, capabilities)
+    view = View(optimizer)
     batches = task.batches()
     losses: list[Tensor] = []  # of the block under way, on the device
     fetched: list[float] = []  # since the last measurement
@@ -85,7 +87,7 @@ def train(
 
     if keeper is None or keeper.resumed is None:
         set_rates(optimizer, peak_rates, factor=schedule(0.0))
-        yield measured(_evaluated(task), at=0)
+        yield measured({**view.rates(), **_evaluated(task)}, at=0)
     else:
         before = keeper.resumed
         step, fetched, peak_rates = before["step"], list(before["fetched"]), before["peak_rates"]
@@ -120,7 +122,13 @@ def train(
         block_end = min(step + _block_steps(budget, clock), (step // every_num_steps + 1) * every_num_steps)
         while step < block_end and ((progress := _progress(budget, step, clock)) < 1.0 or step == block_start):
             set_rates(optimizer, peak_rates, factor=schedule(progress))
-            losses.append(step_on(next(batches)))
+            batch = next(batches)
+            if (step + 1) % every_num_steps == 0 or step + 1 == budget.num_steps:  # then it is measured
+                with clock.pause():
+                    view.before_step()
+                losses.append(step_on(batch, watched=True))
+            else:
+                losses.append(step_on(batch))
             step += 1
             control.step = step
             if control.stop is not None:
@@ -139,8 +147,9 @@ def train(
         spent = _progress(budget, step, clock) >= 1.0
         if not spent and step % every_num_steps:
             continue
+        seen = {**view.after_step(step_on.grad_norm), **view.rates()}
         swap("eval")
-        metrics = {"train_loss": math.fsum(fetched) / len(fetched), **_evaluated(task)}
+        metrics = {"train_loss": math.fsum(fetched) / len(fetched), **seen, **_evaluated(task)}
         fetched.clear()
         if not metrics.get("test_loss", 0.0) <= max_loss:
             status = Status.DIVERGED

@@ -174,7 +174,7 @@ def test_losses_are_fetched_once_in_a_block(monkeypatch: pytest.MonkeyPatch) -> 
     stack = torch.stack
     monkeypatch.setattr(torch, "stack", lambda tensors: fetches.append(len(tensors)) or stack(tensors))
     run(Parabola(), every_num_steps=250, num_steps=250)
-    assert fetches == [100, 100, 50]
+    assert [number for number in fetches if number > 1] == [100, 100, 50]  # the norm of one gradient aside
 
 
 def test_the_clock_does_not_stand_still_for_a_zero_step_block() -> None:
