@@ -60,7 +60,7 @@ class Claim:
 
 
 def claims(config: Any) -> list[Claim]:
-    """The claims of an experiment.
+    """The claims of an experiment that are about memory; those with `expected` are about trainings.
 
     Raises:
         UsageError: one lacks a key, or has one that no claim has.
@@ -72,6 +72,7 @@ def claims(config: Any) -> list[Claim]:
             where=f"claims[{number}]",
         )
         for number, claim in enumerate(parse_list(config or [], where="claims"))
+        if "expected" not in parse_mapping(claim, where=f"claims[{number}]")
     ]
 
 

@@ -49,11 +49,11 @@ class Report:
     def markdown(self) -> str:
         """All tables with their notes, as Markdown."""
         parts = [
-            f"## {_escape(self.title(task))}\n\n{markdown_table(cells.words(rows))}\n"
+            f"## {markdown_text(self.title(task))}\n\n{markdown_table(cells.words(rows))}\n"
             for task, rows in self.tasks.items()
         ]
         lines = [*cells.notes(self.rows, self.index), *self.failures()]
-        return "\n".join([*parts, *(f"- {_escape(line)}" for line in lines)]) + "\n"
+        return "\n".join([*parts, *(f"- {markdown_text(line)}" for line in lines)]) + "\n"
 
     def failures(self) -> list[str]:
         """A line for each trial that failed with an error, with its reason, and one for those missing."""
@@ -93,7 +93,7 @@ def report(store: Store, *, everything: bool = False, ids: Sequence[str] | None 
 
 def markdown_table(table: pd.DataFrame) -> str:
     """The table as Markdown."""
-    lines = [[_escape(str(cell)) for cell in line] for line in [list(table), *table.to_numpy().tolist()]]
+    lines = [[markdown_text(str(cell)) for cell in line] for line in [list(table), *table.to_numpy().tolist()]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * max(width, 3) for width in widths])
     return "\n".join(
@@ -101,7 +101,7 @@ def markdown_table(table: pd.DataFrame) -> str:
     )
 
 
-def _escape(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is, on one line and in one cell."""
     for special, written in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;")):
         text = text.replace(special, written)

@@ -51,17 +51,17 @@ def distinctions(configs: Sequence[Mapping[str, Any]], parts: Iterable[str]) -> 
 
 def words(setting: Mapping[str, Any]) -> list[str]:
     """Each key as an override would spell it, floats in six digits."""
-    return [f"{key}={_short(value)}" for key, value in setting.items()]
+    return [f"{key}={spelt(value)}" for key, value in setting.items()]
 
 
-def _short(value: Any) -> str:
+def spelt(value: Any) -> str:
     """A value as an override would spell it, floats in six digits."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return f"[{','.join(_short(item) for item in value)}]"
+        return f"[{','.join(spelt(item) for item in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_short(item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {spelt(item)}' for key, item in value.items())}}}"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value)

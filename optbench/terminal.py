@@ -20,6 +20,10 @@ from optbench.report import Report, report
 from optbench.store import Store
 
 
+# Of an experiment with claims, so many are printed; more are in the file alone.
+MAX_TABLES = 4
+
+
 def show_trials(store: Store, ids: Sequence[str]) -> Report:
     """Show and write the table of these trials."""
     found = report(store, ids=ids)
@@ -36,7 +40,10 @@ def show(found: Report, *, svg: Path | None = None) -> None:
     """
     page = console()
     contents = {found.title(task): cells.words(rows) for task, rows in found.tasks.items()}
-    for title, content in contents.items():
+    is_summed_up = len(contents) > MAX_TABLES and bool((found.store.read_plan() or {}).get("claims"))
+    if is_summed_up:  # by claims, below: nobody reads that many tables
+        page.print(f"[dim]{len(contents)} tables, one for each setting of the task: see table.md.[/]")
+    for title, content in contents.items() if not is_summed_up else ():
         for part in _fitting(content, title=title, width=page.width):
             page.print(part)
     for note in cells.notes(found.rows, found.index):
@@ -45,10 +52,23 @@ def show(found: Report, *, svg: Path | None = None) -> None:
         page.print(f"[red]{escape(line)}[/]", soft_wrap=True)
     for path in found.store.quarantined:
         warn(f"{path}: did not hold what was written, and was set aside.")
-    if written := found.write():
+    if written := [*found.write(), *_findings(found, page)]:
         page.print(f"[dim]Written: {escape(' '.join(map(str, written)))}[/]", soft_wrap=True)
     if svg is not None:
         svg.write_text(_picture([rich_table(content, title=title) for title, content in contents.items()]))
+
+
+def _findings(found: Report, page: Console) -> list[Path]:
+    """Claims and figures of the experiment that the last command asked for, where it has any."""
+    asked = found.store.read_plan() or {}
+    if not asked.get("claims") and not asked.get("figures"):
+        return []
+    from optbench import findings
+
+    try:
+        return findings.show(found.store, asked, ids=list(found.index["id"]), page=page)
+    except OSError:  # a folder that is read-only shows its table all the same
+        return []
 
 
 def _picture(parts: Sequence[Table]) -> str:
