@@ -3,7 +3,6 @@
 import functools
 import importlib.metadata
 import inspect
-import logging
 import pkgutil
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 from optbench.component import Component
 from optbench.errors import UsageError, unknown
+from optbench.imports import quiet
 from optbench.schedule import Schedule
 
 
@@ -46,12 +46,8 @@ def resolve(target: str) -> Any:
     package, _, name = target.rpartition(".")
     if package in sys.modules and hasattr(sys.modules[package], name):  # a thousandth of the time of a look for modules
         return getattr(sys.modules[package], name)
-    previous = logging.root.manager.disable
-    logging.disable(max(previous, logging.WARNING))
-    try:
+    with quiet():
         return pkgutil.resolve_name(target)
-    finally:
-        logging.disable(previous)
 
 
 def _advice(error: Exception) -> str:

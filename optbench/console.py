@@ -27,6 +27,11 @@ def warn(message: str) -> None:
     console(stderr=True).print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
 
 
+def note(message: str) -> None:
+    """A line on standard error of what is being done."""
+    console(stderr=True).print(f"[dim]{escape(message)}[/]", soft_wrap=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Column:
     """A column of the catalogue of optimizers."""

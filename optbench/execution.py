@@ -141,6 +141,13 @@ class Message:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Note:
+    """What is being done that takes its time, such as a download."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refused:
     """The sweep cannot go on: nothing that it runs could be kept, or all of it would fail alike.
 
@@ -158,7 +165,7 @@ class Refused:
         return OSError(self.text) if self.is_store else UsageError(self.text)
 
 
-Event = Started | Progressed | Measured | Finished | Held | Message | Refused
+Event = Started | Progressed | Measured | Finished | Held | Message | Note | Refused
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from optbench import building, components, memory
+from optbench.artifacts import keep
 from optbench.checkpoint import Checkpoints, Keeper
 from optbench.clock import Clock
 from optbench.component import Limit
@@ -60,7 +62,7 @@ def check(trial: Trial, *, is_here: bool = True) -> None:
     by_model = trial.param_groups is not None or trial.optimizer.companion is not None or trial.optimizer.matrices
     if not by_model:
         optim_build.check(building.optimizer_component(trial), lr_factor=trial.lr_factor)
-    parts = ("task", "data", "hardware", *(("optimizer", "param_groups", "lr_scaling") if by_model else ()))
+    parts = ("task", "data", "model", "hardware", *(("optimizer", "param_groups", "lr_scaling") if by_model else ()))
     key = json.dumps([json_safe(trial.config.get(part)) for part in parts])
     if key not in _checked:
         try:
@@ -81,6 +83,7 @@ def run(
     on_measurement: Callable[[Measurement], None],
     control: Control | None = None,
     checkpoints: Checkpoints | None = None,
+    artifacts: Path | None = None,
 ) -> Result:
     """Train one trial; an error in it becomes a result with status `crashed` or `out_of_memory`.
 
@@ -89,6 +92,7 @@ def run(
         on_measurement: called with each measurement while the trial's clock stands still.
         control: hears how far it is, and may end it.
         checkpoints: of the trial; it goes on from the last one.
+        artifacts: a folder for what the task leaves behind; None keeps nothing.
 
     Raises:
         UsageError: the hardware that it asks for is not there.
@@ -101,7 +105,9 @@ def run(
     with _noted() as warned, configured(trial.hardware, device):
         try:
             if trial.data is not None:
-                building.load_data(trial.data, device)
+                data = building.load_data(trial.data, device)
+                if note := getattr(data, "note", ""):
+                    warnings.warn(note, stacklevel=1)
             allocated_before = _allocated(device)
             task, optimizer = building.build(trial, device)
             groups = optim_build.describe_groups(optimizer)
@@ -141,6 +147,8 @@ def run(
             if allocated_before is not None:
                 summary["peak_bytes"] = torch.cuda.max_memory_allocated(device) - allocated_before
             summary["param_groups"] = groups
+            if artifacts is not None and status.succeeded and (names := keep(task, artifacts)):
+                summary["artifacts"] = names
             if resumed is not None:
                 summary["resumed_at_step"] = resumed["step"]
         except (Exception, SystemExit) as error:  # whatever it is, it costs this trial alone

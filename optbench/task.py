@@ -10,7 +10,7 @@ class Task(Protocol):
     """What is trained. Any class with these three methods and this property is a task; nothing is inherited.
 
     It is built as `Class(**keys of its YAML, seed=..., device=...)`, and with `data=...` where a data set was
-    chosen. Its random numbers come from the streams of `optbench.seeding`.
+    chosen, and `model=...` where a model was. Its random numbers come from the streams of `optbench.seeding`.
     """
 
     @property
@@ -27,5 +27,9 @@ class Task(Protocol):
         ...
 
     def evaluate(self) -> Mapping[str, float]:
-        """The test metrics of the model as it stands, which it leaves unchanged."""
+        """The test metrics of the model as it stands, which it leaves unchanged.
+
+        A task may have one more method, `save(self, folder: Path) -> None`: called after a training that succeeded, it
+        leaves files there, such as pictures.
+        """
         ...

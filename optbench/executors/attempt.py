@@ -10,6 +10,7 @@ from typing import Any
 
 from optbench import lease
 from optbench.allowlist import check_names, check_targets, components_of
+from optbench.artifacts import ARTIFACTS
 from optbench.checkpoint import Checkpoints
 from optbench.control import Control
 from optbench.device import resolve_device
@@ -103,7 +104,13 @@ def _run(
         tracked.log(measurement)
         report(Measured(trial_id=trial.id, measurement=measurement))
 
-    result = run(trial, on_measurement=measured, control=control, checkpoints=checkpoints)
+    result = run(
+        trial,
+        on_measurement=measured,
+        control=control,
+        checkpoints=checkpoints,
+        artifacts=store.folder / ARTIFACTS / trial.id,
+    )
     result = replace(result, environment={**result.environment, "trials_at_a_time": job.at_a_time})
     store.publish(trial, result, replaces=job.replaces)
     if result.status is not Status.PREEMPTED:

@@ -3,8 +3,9 @@
 import time
 from collections import deque
 
+from optbench.console import note
 from optbench.control import Stop
-from optbench.execution import Event, Finished, Held, Job, Measured, Message, Progressed, Started
+from optbench.execution import Event, Finished, Held, Job, Measured, Message, Note, Progressed, Started
 from optbench.executors import Observer, Source
 from optbench.measurement import Status
 
@@ -47,6 +48,8 @@ class Dispatch:
         job = self._given.get(slot)
         if isinstance(event, Message):
             self._observer.message(event.text)
+        elif isinstance(event, Note):
+            note(event.text)
         if job is None:
             return None
         match event:

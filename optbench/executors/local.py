@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 
+from optbench.console import note
 from optbench.errors import UsageError
-from optbench.execution import Checked, Context, Refused
+from optbench.execution import Checked, Context, Note, Refused
 from optbench.executors import Interruption, Observer, Source
 from optbench.executors.devices import gpus, num_cores, thread_variables
 from optbench.executors.dispatch import Dispatch
@@ -87,6 +88,8 @@ class LocalExecutor:
                     if event.error is not None:
                         raise UsageError(event.error)
                     return event.warnings
+                if isinstance(event, Note):
+                    note(event.text)
             if not checker.is_alive:
                 return []  # what ends a process in a check ends it in a trial, and is a row there
             wait([checker.fileno()], SECONDS_TO_WAIT)

@@ -22,6 +22,7 @@ from optbench.execution import (
     Held,
     Job,
     Measured,
+    Note,
     Progressed,
     Refused,
     Started,
@@ -218,6 +219,8 @@ class Slot:
             case Measured():
                 self._measurements.append(event.measurement)
                 self._step, self._moved = event.measurement.step, time.monotonic()
+            case Note():
+                self._moved = time.monotonic()
             case Finished() | Held():
                 if isinstance(event, Finished) and event.is_last:
                     self._end_process()

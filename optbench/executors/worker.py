@@ -20,8 +20,9 @@ from typing import Any
 
 from optbench.control import Control
 from optbench.errors import UsageError
-from optbench.execution import Check, Checked, Context, Event, Finished, Job, Progressed, StopTrial
+from optbench.execution import Check, Checked, Context, Event, Finished, Job, Note, Progressed, StopTrial
 from optbench.measurement import Status
+from optbench.notes import listen
 
 SECONDS_BETWEEN_SIGNS = 1.0
 
@@ -62,6 +63,7 @@ class _Worker:
         from optbench.store import Store
 
         store = Store(Path(self._context.results), self._context.sweep)
+        listen(lambda text: self._send(Note(text=text)))
         logger, is_first = None, True
         threading.Thread(target=self._give_signs, daemon=True).start()
         while not self._retires and (order := self._orders.get()) is not None:
