@@ -27,7 +27,8 @@ OPTIMIZERS = (
 )
 ALLOWED: Mapping[str, Sequence[str]] = {
     "task": ("optbench.tasks",),
-    "data": ("optbench.data",),
+    "data": ("optbench.captions", "optbench.data", "optbench.images"),
+    "model": ("optbench.tasks",),
     "optimizer": OPTIMIZERS,
     "optimizer.companion": OPTIMIZERS,
     "param_groups": ("optbench.optim.param_groups",),
@@ -44,6 +45,7 @@ def components_of(trial: Trial) -> list[tuple[str, Component]]:
     found = {
         "task": trial.task,
         "data": trial.data,
+        "model": trial.model,
         "optimizer": trial.optimizer,
         "optimizer.companion": trial.optimizer.companion,
         "param_groups": trial.param_groups,

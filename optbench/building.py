@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,10 @@ def build_task(trial: Trial, device: torch.device) -> Task:
     Raises:
         UsageError: an argument is wrong, or its model has no gradient checkpointing.
     """
-    data = {} if trial.data is None else {"data": load_data(trial.data, device)}
-    task: Task = components.build(trial.task, group="task", seed=trial.seed, device=device, **data)
+    supplied: dict[str, Any] = {} if trial.data is None else {"data": load_data(trial.data, device)}
+    if trial.model is not None:
+        supplied["model"] = components.build(trial.model, group="model")
+    task: Task = components.build(trial.task, group="task", seed=trial.seed, device=device, **supplied)
     hardware = trial.hardware
     if hardware.precision.startswith("bf16_params"):
         _convert(task.model, torch.bfloat16)
@@ -230,3 +233,8 @@ class _Autocast:
     def evaluate(self) -> Mapping[str, float]:
         with torch.autocast(self._device_type, self._dtype):
             return self._task.evaluate()
+
+    def save(self, folder: Path) -> None:
+        if (save := getattr(self._task, "save", None)) is not None:
+            with torch.autocast(self._device_type, self._dtype):
+                save(folder)

@@ -14,6 +14,7 @@ GROUPS = (
     "param_groups",
     "task",
     "data",
+    "model",
     "schedule",
     "hardware",
     "executor",

@@ -9,7 +9,7 @@ from optbench.run import check
 from optbench.trial import Trial
 
 # What the checks look at. Equal parts of the trials of a sweep are one object, of which one is looked at.
-CHECKED = ("task", "data", "optimizer", "param_groups", "lr_scaling", "schedule", "hardware")
+CHECKED = ("task", "data", "model", "optimizer", "param_groups", "lr_scaling", "schedule", "hardware")
 
 
 def check_all(trials: Sequence[Trial], context: Context, *, is_here: bool = True) -> list[str]:

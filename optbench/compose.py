@@ -5,7 +5,8 @@ is parsed once, however many configs it is in, and configs are made one by one a
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from optbench.changes import Change, Choice, Config
 from optbench.errors import UsageError
 from optbench.loading import Files
 from optbench.method import Given, Method, Strategy, Value, combinations, points, read_strategy, studies, zipped
-from optbench.search import Choices, Range, Study
+from optbench.search import Choices, Range, Study, spell
 
 CONFIG_NAME = "config"
 SHARED = ("sweep", "n")  # a sweep has one of each
@@ -117,6 +118,10 @@ class Composer:
             seeds = [override for override in given if override.key == "seed"]
             lists = [override for override in given if override.key != "seed"]
             chosen = zipped(lists, crossed=[*seeds, *params])
+        elif strategy.settings:
+            chosen = itertools.chain.from_iterable(
+                combinations([*given, *self._setting(setting, given), *params]) for setting in strategy.settings
+            )
         else:
             chosen = combinations([*given, *params])
         yield from map(self._compose, chosen)
@@ -130,6 +135,14 @@ class Composer:
     def _params(self, given: Sequence[Given], strategy: Strategy) -> list[Given]:
         keys = {override.key for override in given}
         return self._given([f"{key}={value}" for key, value in strategy.params.items() if key not in keys])
+
+    def _setting(self, setting: Mapping[str, Any], given: Sequence[Given]) -> list[Given]:
+        """One of `sweep.settings`, less the keys that the command line gives."""
+        keys = {override.key for override in given}
+        lines = [
+            f"{key}={value if _is_word(value) else spell(value)}" for key, value in setting.items() if key not in keys
+        ]
+        return self._given(lines)
 
     # From overrides to values.
 
@@ -202,6 +215,11 @@ class Composer:
     def _compose(self, values: Sequence[Value]) -> Config:
         composed = self._files.composed([value for value in values if isinstance(value, Choice)])
         return composed.changed([value for value in values if isinstance(value, Change)])
+
+
+def _is_word(value: Any) -> bool:
+    """Whether the value stands for itself in an override, such as the name of an option."""
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value) is not None
 
 
 def _adds(override: Override) -> bool:

@@ -10,7 +10,7 @@ from optbench.cost import Cost, Memory, Phase, Spread
 from optbench.settings import differing, distinctions, words
 from optbench.units import in_bytes, in_milliseconds, in_percent
 
-PLACE = ("task", "data", "hardware")
+PLACE = ("task", "data", "model", "hardware")
 WHO = ("optimizer", "param_groups", "max_grad_norm")
 _NOT_A_COST = ("_target_", "lr")
 

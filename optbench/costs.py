@@ -31,7 +31,7 @@ _HARMLESS = (
 def cost_id(config: Mapping[str, Any]) -> str:
     """16 hexadecimal digits, equal for trials whose steps cost the same.
 
-    They have task, data, optimizer, parameter groups and hardware in common. Of an optimizer's rates,
+    They have task, data, model, optimizer, parameter groups and hardware in common. Of an optimizer's rates,
     decays, betas and the like it counts only whether they are 0: they change what a step computes, not how much. Its
     `lr` does not count, nor do seed, schedule and budget.
 
@@ -45,6 +45,7 @@ def cost_id(config: Mapping[str, Any]) -> str:
     asked = {
         "task": _without(task, NOT_IN_A_STEP),
         "data": _without(data, ("convention",)),
+        **({"model": model} if (model := config.get("model")) else {}),
         "optimizer": _sizes({**_without(optimizer, _NOT_IN_A_COST), "companion": _without(companion, _NOT_IN_A_COST)}),
         "param_groups": _sizes(config.get("param_groups") or {}),
         "clips": config.get("max_grad_norm") is not None,

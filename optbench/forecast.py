@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from optbench.executors import Executor
     from optbench.sweep import Settings
 
-_COLUMNS = ("config.task", "config.data", "config.optimizer", "device", "num_threads", "step_seconds", "peak_bytes")
-
+_PARTS = ("task", "data", "model", "optimizer")
+_COLUMNS = (*(f"config.{part}" for part in _PARTS), "device", "num_threads", "step_seconds", "peak_bytes")
 _Kind = tuple[str, int]
 
 
@@ -231,8 +231,8 @@ class History:
     def _take(self, row: Mapping[str, Any]) -> None:
         if row["num_threads"] is None:
             return
-        data = row["config.data"] or "null"
-        kind = (_kind(row["config.task"], data, row["config.optimizer"]), int(row["num_threads"]))
+        parts = (row.get(f"config.{part}") or "null" for part in _PARTS)
+        kind = (_kind(*parts), int(row["num_threads"]))
         if row["step_seconds"] is not None:
             self._seconds.setdefault(kind, {}).setdefault(row["device"], []).append(row["step_seconds"])
         if row["peak_bytes"] is not None:
@@ -272,19 +272,21 @@ def wall_seconds(seconds: Iterable[float], *, num_slots: int) -> float:
 
 
 def _kind_of(trial: Trial) -> str:
-    return _canonical(trial.config["task"], trial.config.get("data"), trial.config["optimizer"])
+    return _canonical({part: trial.config.get(part) for part in _PARTS})
 
 
 @functools.lru_cache(maxsize=4096)
-def _kind(task: str, data: str, optimizer: str) -> str:
-    return _canonical(json.loads(task), json.loads(data), json.loads(optimizer))
+def _kind(*parts: str) -> str:
+    return _canonical({part: json.loads(text) for part, text in zip(_PARTS, parts, strict=True)})
 
 
-def _canonical(task: Mapping[str, Any], data: Mapping[str, Any] | None, optimizer: Mapping[str, Any]) -> str:
+def _canonical(config: Mapping[str, Any]) -> str:
     """What decides how long a step takes: all of the task, and which optimizer, not its rates."""
+    task, data, optimizer = (config[part] for part in ("task", "data", "optimizer"))
     told = {
         "task": {key: value for key, value in task.items() if key not in NOT_IN_A_STEP},
         "data": [data.get("name"), data.get("_target_")] if data else None,
+        "model": config["model"],
         "optimizer": [optimizer["name"], optimizer["_target_"], (optimizer.get("companion") or {}).get("name")],
     }
     return json.dumps(json_safe(told), sort_keys=True)

@@ -85,6 +85,7 @@ class Strategy:
         seed: of the search itself.
         keys: of an optimizer that are searched; None is all that its file has a space for.
         params: swept unless the command line gives the key itself.
+        settings: points of the sweep, each with keys of its own; of these, too, the command line may give some itself.
     """
 
     method: Method
@@ -93,6 +94,7 @@ class Strategy:
     seed: int
     keys: Sequence[str] | None
     params: Mapping[str, str]
+    settings: Sequence[Mapping[str, Any]]
 
     @property
     def has_studies(self) -> bool:
@@ -141,6 +143,12 @@ def read_strategy(config: Mapping[str, Any]) -> Strategy:
                 )
     keys = list(parse_list(sweep.get("keys", ["all"]), where="sweep.keys"))
     params = parse_mapping(sweep.get("params") or {}, where="sweep.params")
+    listed = parse_list(sweep.get("settings") or [], where="sweep.settings")
+    settings = [parse_mapping(one, where=f"sweep.settings[{number}]") for number, one in enumerate(listed)]
+    if settings and method is not Method.PRODUCT:
+        raise UsageError(
+            f"sweep.settings are the points of a sweep, and sweep.method={method} chooses its own. Use one of them."
+        )
     return Strategy(
         method=method,
         num_settings=num_settings,
@@ -148,6 +156,7 @@ def read_strategy(config: Mapping[str, Any]) -> Strategy:
         seed=parse_value(sweep.get("seed") or 0, int, where="sweep.seed"),
         keys=None if "all" in keys else [str(key).removeprefix("optimizer.") for key in keys],
         params={str(key): str(value) for key, value in params.items()},
+        settings=settings,
     )
 
 

@@ -7,7 +7,7 @@ same weights and meets the same minibatches in the same order: trials with equal
 import hashlib
 from typing import Literal
 
-Stream = Literal["init", "order", "noise"]
+Stream = Literal["init", "order", "noise", "augmentation", "adapters", "diffusion"]
 
 
 def stream(seed: int, name: Stream) -> int:

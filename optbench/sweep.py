@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optbench.search import Study
 
 # What all trials of a sweep have in common: none of it is in an id.
-SHARED = ("results", "sweep", "logger", "executor", "limits", "checkpoint", "n", "cost", "claims")
+SHARED = ("results", "sweep", "logger", "executor", "limits", "checkpoint", "n", "cost", "claims", "figures")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Settings:
         """
         parts = {key: config.get(key) for key in SHARED}
         for key, value in parts.items():
-            if value is None and key not in ("n", "claims"):
+            if value is None and key not in ("n", "claims", "figures"):
                 raise UsageError(f"{key} is missing: a sweep needs it.")
         if not isinstance(parts["results"], str):
             raise UsageError(f"results={parts['results']!r}: a folder is needed, such as results=results.")
@@ -215,6 +215,11 @@ class _Sweep:
         self._allowed = allowed
         self._is_closed = False
         self._first = Trial.from_config(config)
+        self._shown = {key: config[key] for key in ("claims", "figures") if config.get(key)}
+        if self._shown:
+            from optbench import findings  # pandas takes its time
+
+            findings.check(self._shown)
         self._context = self.settings.context([self._first], allowed=allowed)
         self._signals = Signals(seconds=self.settings.limits.sweep_seconds)
 
@@ -241,7 +246,8 @@ class _Sweep:
 
     def note(self, trials: Sequence[Trial], *, overrides: Sequence[str], command: Sequence[str]) -> None:
         """Note in the store what is asked for."""
-        self.store.write_plan(trials, overrides, command=list(command), runs_here=self.executor.runs_here)
+        others = {**self._shown, "command": list(command), "runs_here": self.executor.runs_here}
+        self.store.write_plan(trials, overrides, **others)
 
     def check(self, trials: Sequence[Trial]) -> None:
         """Look at the trials before any of them is run.
@@ -249,11 +255,13 @@ class _Sweep:
         Raises:
             UsageError: nothing has been trained.
         """
-        from optbench.console import warn
+        from optbench.console import note, warn
+        from optbench.notes import listen
 
         for path in self.store.quarantined:
             warn(f"{path}: did not hold what was written; set aside, and planned again.")
         if trials:
+            listen(note)
             self._context = self.settings.context(trials, allowed=self._allowed)
             for sentence in self.executor.check(trials, self._context):
                 warn(sentence)

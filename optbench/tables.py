@@ -19,7 +19,7 @@ from optbench.stats import Estimate, estimate, ties
 
 SUCCESSES = frozenset(status for status in Status if status.succeeded)
 # Parts of a config that make up the task: other data or another size are another task.
-TASK_PARTS = ("task", "data")
+TASK_PARTS = ("task", "data", "model")
 
 Mark = Literal["best", "tie", ""]
 

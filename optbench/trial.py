@@ -20,12 +20,13 @@ Direction = Literal["min", "max"]
 
 # The parts of a config that make a trial, and those that are about where its results go.
 REQUIRED = ("task", "optimizer", "schedule", "budget", "evaluation", "target", "divergence", "hardware", "seed")
-OPTIONAL = ("data", "param_groups", "max_grad_norm", "lr_scaling")
+OPTIONAL = ("data", "model", "param_groups", "max_grad_norm", "lr_scaling")
 PARTS = (*REQUIRED, *OPTIONAL)
-ELSEWHERE = ("logger", "sweep", "results", "executor", "limits", "checkpoint", "n", "cost", "claims")
+ELSEWHERE = ("logger", "sweep", "results", "executor", "limits", "checkpoint", "n", "cost", "claims", "figures")
 # Parts that are in an id only where they are given: they came later, and a stored result keeps its name.
-OPTIONAL_SINCE = ("param_groups", "max_grad_norm", "lr_scaling")
+OPTIONAL_SINCE = ("model", "param_groups", "max_grad_norm", "lr_scaling")
 CURVE_COLUMNS = ("step", "seconds", "lr", "gradient_evaluations")
+VIEW_COLUMNS = ("update_rms", "grad_norm", "d", "effective_lr")  # of what an optimizer is seen to do
 MAX_REMEMBERED = 10_000  # parts of trials: those of a sweep have most of them in common
 
 
@@ -85,6 +86,7 @@ class Trial:
 
     task: Component
     data: Component | None
+    model: Component | None
     optimizer: OptimizerComponent
     param_groups: Component | None
     lr_scaling: LrScaling | None
@@ -214,6 +216,7 @@ def _common(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, 
     asked = {
         "task": component(task, group="task"),
         "data": _optional_component(config, "data"),
+        "model": _optional_component(config, "model"),
         "param_groups": _optional_component(config, "param_groups"),
         "lr_scaling": _lr_scaling(config.get("lr_scaling") or {}),
         "max_grad_norm": parse_value(config.get("max_grad_norm"), float | None, where="max_grad_norm"),
@@ -315,7 +318,7 @@ def _metrics(config: Any) -> dict[str, Direction]:
     if not isinstance(config, Mapping):
         raise UsageError(f"task.metrics={config!r}: expected a mapping of metrics to min or max.")
     for name in config:
-        if name in CURVE_COLUMNS:
+        if name in (*CURVE_COLUMNS, *VIEW_COLUMNS):
             raise UsageError(f"task.metrics: {name!r} is a column of every curve; give the metric another name.")
     return {str(name): parse_value(value, Direction, where=f"task.metrics.{name}") for name, value in config.items()}
 

@@ -3,6 +3,7 @@
 import itertools
 import tracemalloc
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -366,3 +367,49 @@ def test_a_strategy_tells_the_budget(composer: Composer) -> None:
     strategy = composer.strategy(["sweep=optuna", "n=7", "sweep.seconds=60"])
     assert (strategy.method, strategy.num_settings, strategy.seconds) == (Method.OPTUNA, 7, 60.0)
     assert composer.strategy([]).method is Method.PRODUCT
+
+
+SETTINGS = """
+# @package _global_
+sweep:
+  params: {seed: "0,1"}
+  settings:
+    - {task.hidden_sizes: [10, 20]}
+    - {optimizer: prodigy, optimizer.lr: 0.5, optimizer.safeguard_warmup: true}
+    - {task.batch_size: 32}
+"""
+
+
+def with_settings(tmp_path: Path) -> Composer:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(SETTINGS)
+    with initialize_config_module("optbench.conf", **hydra_version()):
+        return Composer(GlobalHydra.instance().config_loader(), [f"hydra.searchpath=[file://{tmp_path}]"])
+
+
+def told(config: Any) -> tuple[Any, ...]:
+    task, optimizer = config["task"], config["optimizer"]
+    return optimizer["name"], optimizer["lr"], tuple(task["hidden_sizes"]), task["batch_size"], config["seed"]
+
+
+def test_settings_are_points_of_a_sweep_each_with_keys_of_its_own(tmp_path: Path) -> None:
+    found = [told(config) for config in with_settings(tmp_path).configs(["experiment=mine"], one_trial=False)]
+    assert found == [
+        *(("adamw", 0.001, (10, 20), 64, seed) for seed in (0, 1)),
+        *(("prodigy", 0.5, (100, 100), 64, seed) for seed in (0, 1)),
+        *(("adamw", 0.001, (100, 100), 32, seed) for seed in (0, 1)),
+    ]
+
+
+def test_the_command_line_comes_before_a_setting(tmp_path: Path) -> None:
+    asked = ["experiment=mine", "optimizer.lr=0.1,0.2", "seed=7"]
+    found = [told(config) for config in with_settings(tmp_path).configs(asked, one_trial=False)]
+    assert [(name, lr, seed) for name, lr, *_, seed in found] == [
+        (name, lr, 7) for name in ("adamw", "prodigy", "adamw") for lr in (0.1, 0.2)
+    ]
+
+
+def test_settings_and_a_method_that_chooses_its_own_points_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"sweep\.settings are the points of a sweep"):
+        list(with_settings(tmp_path).configs(["experiment=mine", "sweep.method=grid"], one_trial=False))
