@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optbench.data import ImageData
-from optbench.errors import UsageError
+from optbench.data import ImageData, check_batch_size, full_batches, passes
 from optbench.seeding import stream
 
 EVALUATION_BATCH_SIZE = 10_000
@@ -40,8 +39,7 @@ class ImageMlp:
         seed: int,
         device: torch.device,
     ) -> None:
-        if not 1 <= batch_size <= len(data.train_inputs):
-            raise UsageError(f"task.batch_size={batch_size}: there are {len(data.train_inputs)} training images.")
+        check_batch_size(batch_size, len(data.train_inputs))
         self._data = data
         self._batch_size = batch_size
         self._order_seed = stream(seed, "order") if order_seed is None else order_seed + seed
@@ -56,16 +54,9 @@ class ImageMlp:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and labels, in the order of `DataLoader(shuffle=True, drop_last=True, generator=...)`."""
         inputs, labels = self._data.train_inputs, self._data.train_labels
-        generator = torch.Generator().manual_seed(self._order_seed)
-        while True:
-            # A DataLoader draws a seed for its workers before each pass, and an order that it does not use after it:
-            # drawing both gives its order in every pass, so that figures found with one can be found again.
-            torch.empty((), dtype=torch.int64).random_(generator=generator)
-            order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
-            for start in range(0, len(inputs) - self._batch_size + 1, self._batch_size):
-                batch = order[start : start + self._batch_size]
-                yield inputs[batch], labels[batch]
-            torch.randperm(len(inputs), generator=generator)
+        for order in passes(len(inputs), seed=self._order_seed, device=inputs.device):
+            for batch in full_batches(order, self._batch_size):
+                yield self._data.ready(inputs[batch]), labels[batch]
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy of the minibatch."""
@@ -80,7 +71,7 @@ class ImageMlp:
         correct = torch.zeros((), device=labels.device)
         for start in range(0, len(labels), EVALUATION_BATCH_SIZE):
             part = slice(start, start + EVALUATION_BATCH_SIZE)
-            outputs = self.model(self._data.test_inputs[part])
+            outputs = self.model(self._data.ready(self._data.test_inputs[part]))
             loss += functional.cross_entropy(outputs, labels[part], reduction="sum")
             correct += (outputs.argmax(1) == labels[part]).sum()
         return {"test_loss": loss.item() / len(labels), "test_accuracy": correct.item() / len(labels)}

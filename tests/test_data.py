@@ -1,6 +1,7 @@
 """Data: read from a folder, checked, cached, or missing with words that help."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from optbench.tasks.mnist_mlp import ImageMlp
 from PIL import Image
 
-from optbench import data
+from optbench import components, data, hub
 from optbench.data import ImageData, load_digits, load_parquet
 from optbench.errors import UsageError
 from optbench.run import check
 from tests.conftest import MakeTrial
 
 CPU = torch.device("cpu")
+SHARED = os.environ.get("OPTBENCH_DATA")  # before each test takes it away
 Load = Callable[..., ImageData]
 
 
@@ -102,6 +105,99 @@ def test_other_images_than_the_expected_ones_are_refused(folder: Path) -> None:
         load(path=str(folder), sha256="0" * 64)
     right = str(caught.value).partition("their sha256 is ")[2][:64]
     assert len(load(path=str(folder), sha256=right).train_labels) == 9
+
+
+def test_copies_that_are_known_are_accepted_and_noted(folder: Path) -> None:
+    with pytest.raises(UsageError, match="not the expected ones") as caught:
+        load(path=str(folder), sha256="0" * 64, copies={"1" * 64: "others"})
+    found = str(caught.value).partition("their sha256 is ")[2][:64]
+    for sha256 in (None, "0" * 64):
+        assert load(path=str(folder), sha256=sha256, copies={found: "JPEG copies"}).note == "JPEG copies"
+    assert load(path=str(folder), sha256=found, copies={"1" * 64: "others"}).note == ""
+
+
+def test_the_copies_of_cifar10_are_known_to_be_copies(make_trial: MakeTrial) -> None:
+    """The hash in the file is compared where the copies are decoded in full, which takes a while."""
+    trial = make_trial("task=vit")
+    assert trial.data is not None
+    (sha256, note) = next(iter(trial.data.arguments["copies"].items()))
+    assert len(bytes.fromhex(sha256)) == 32
+    assert note.startswith("JPEG copies")
+
+
+@pytest.mark.verify
+def test_the_local_copies_of_cifar10_are_those_of_the_file(make_trial: MakeTrial) -> None:
+    if SHARED is None or not (Path(SHARED) / "cifar10").is_dir():
+        pytest.skip("OPTBENCH_DATA names no folder with CIFAR-10")
+    trial = make_trial("task=vit", f"data.path={SHARED}")
+    assert trial.data is not None
+    found = components.build(trial.data, group="data", device=CPU)
+    assert found.note.startswith("JPEG copies")
+    assert (found.train_inputs.dtype, found.train_inputs.shape) == (torch.uint8, (50_000, 3, 32, 32))
+    assert torch.equal(torch.bincount(found.test_labels), torch.full((10,), 1000))
+
+
+def test_images_of_several_sizes_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        cells = []
+        for size in (4, 5):
+            buffer = io.BytesIO()
+            Image.new("L", (size, 4)).save(buffer, format="png")
+            cells.append({"bytes": buffer.getvalue(), "path": None})
+        pq.write_table(pa.table({"image": cells, "label": [0, 1]}), tmp_path / f"{split}.parquet")
+    with pytest.raises(UsageError, match=r"differ in size or kind .*such as 4 x 4, 4 x 5.*\n.*data=hub_images"):
+        load(path=str(tmp_path))
+
+
+def test_a_mean_for_each_channel_and_no_other_number_of_them(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"data.std=\[0.2, 0.3\]: 2 values, and the images have 1 channel"):
+        load(path=str(folder), std=[0.2, 0.3])
+
+
+def test_large_images_stay_bytes_and_are_made_ready_to_the_same_numbers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floats = load(path=str(folder), mean=[0.1307], std=[0.3081])
+    size = 4 * (9 + 6) * 4 * 4
+    monkeypatch.setattr(data, "MAX_FLOAT_BYTES", size)
+    assert load(path=str(folder)).train_inputs.dtype == torch.float32
+    monkeypatch.setattr(data, "MAX_FLOAT_BYTES", size - 1)
+    kept = load(path=str(folder), mean=[0.1307], std=[0.3081])
+    assert kept.train_inputs.dtype == kept.test_inputs.dtype == torch.uint8
+    assert torch.equal(kept.ready(kept.train_inputs[2:5]), floats.train_inputs[2:5])
+    assert kept.train_inputs.dtype == torch.uint8, "they are left as they are"
+    assert torch.equal(kept.ready(kept.black), floats.black)
+    assert floats.black.item() == pytest.approx(-0.1307 / 0.3081)
+    assert floats.ready(floats.train_inputs) is floats.train_inputs
+
+
+def test_the_perceptron_trains_on_bytes_as_it_does_on_floats(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def losses(found: ImageData) -> list[float]:
+        task = ImageMlp(data=found, hidden_sizes=[5], batch_size=4, init_seed=None, order_seed=None, seed=0, device=CPU)
+        batches = task.batches()
+        return [*(task.loss(next(batches)).item() for _ in range(5)), task.evaluate()["test_loss"]]
+
+    floats = load(path=str(folder))
+    monkeypatch.setattr(data, "MAX_FLOAT_BYTES", 0)
+    assert losses(load(path=str(folder))) == losses(floats)
+
+
+def test_arrays_are_kept_in_their_order_and_made_again_where_the_file_is_damaged() -> None:
+    arrays = [np.full(2, index) for index in range(12)]
+    assert all(np.array_equal(a, b) for a, b in zip(hub.cached_arrays("key", lambda: arrays), arrays, strict=True))
+    again = hub.cached_arrays("key", lambda: pytest.fail("made again"))
+    assert all(np.array_equal(a, b) for a, b in zip(again, arrays, strict=True))
+    (file,) = hub.cache_folder().iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert len(hub.cached_arrays("key", lambda: arrays[:3])) == 3
+    assert len(hub.cached_arrays("key", list)) == 3
+
+
+def test_where_nothing_can_be_kept_it_is_made_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(hub.cached_arrays("key", lambda: [np.zeros(1)])) == 1
+    assert len(hub.cached_arrays("key", lambda: [np.zeros(1), np.zeros(1)])) == 2
 
 
 def test_images_are_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
