@@ -35,6 +35,8 @@ METHODS = sorted(
     and not name.endswith("__init__")
 )
 ANALYSIS = ["optbench.store", "optbench.stats", "optbench.tables", "optbench.report", "optbench.terminal"]
+# What tasks may know.
+OF_TASKS = {f"optbench.{name}" for name in ("captions", "data", "errors", "imports", "parsing", "seeding")}
 HYDRA = {"optbench.cli", "optbench.compose", "optbench.loading", "optbench.sweeper"}
 
 
@@ -112,9 +114,15 @@ def test_nobody_imports_a_task(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", sorted(TASKS))
-def test_a_task_uses_data_errors_and_seeding_and_nothing_else_of_optbench(module: str) -> None:
+def test_a_task_uses_data_and_parts_of_tasks_and_nothing_else_of_optbench(module: str) -> None:
     used = {name for name in imports(TASKS[module]) if name in MODULES} - {"optbench"}
-    assert used <= {"optbench.data", "optbench.errors", "optbench.seeding"}
+    assert {name for name in used if not name.startswith("optbench.lora")} <= OF_TASKS
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("optbench.lora.")))
+def test_a_part_of_lora_tasks_knows_what_they_know(module: str) -> None:
+    used = {name for name in imports(MODULES[module]) if name in MODULES} - {"optbench"}
+    assert {name for name in used if not name.startswith("optbench.lora")} <= OF_TASKS | {"optbench.hub"}
 
 
 @pytest.mark.parametrize("module", sorted({**MODULES, **TASKS}))

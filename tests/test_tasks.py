@@ -10,30 +10,39 @@ from optbench.tasks.mnist_mlp import ImageMlp
 from optbench.tasks.quadratic import NoisyQuadratic, Quadratic, Saddle
 from torch.utils.data import DataLoader, TensorDataset
 
-from optbench import components
+from optbench import building
 from optbench.catalogue import entries
 from optbench.data import ImageData
 from optbench.device import resolve_device
 from optbench.run import check
 from optbench.task import Task
+from optbench.trial import Trial
 from tests.conftest import MakeTrial, RunTrial
 
 CPU = torch.device("cpu")
 NAMES = [entry.name for entry in entries("task")]
+# What takes minutes otherwise: the contract is the same for less of it.
+SMALLER = {
+    "vit": ["task.num_train=500", "task.num_test=100", "task.batch_size=50"],
+    "lora_mlp": ["task.pretraining.num_steps=20"],
+    "lora_sd": ["model.recipe.num_steps=3", "data.num_train=32", "data.num_test=8", "task.num_test_times=1"],
+}
+DOWNLOADED = ("mnist_mlp", *SMALLER)
 
 
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
-    if request.param == "mnist_mlp" and not {"OPTBENCH_DATA", "CI"} & os.environ.keys():
-        pytest.skip("OPTBENCH_DATA names no folder with MNIST")
+    if request.param in DOWNLOADED and not {"OPTBENCH_DATA", "CI"} & os.environ.keys():
+        pytest.skip("OPTBENCH_DATA names no folder with MNIST and CIFAR-10")
     return str(request.param)
 
 
-def build(make_trial: MakeTrial, *overrides: str) -> Task:
-    trial = make_trial(*overrides)
-    data = {} if trial.data is None else {"data": components.build(trial.data, group="data", device=CPU)}
-    task: Task = components.build(trial.task, group="task", seed=trial.seed, device=CPU, **data)
-    return task
+def asked(name: str, make_trial: MakeTrial) -> Trial:
+    return make_trial(f"task={name}", "hardware=cpu", "seed=3", *SMALLER.get(name, ()))
+
+
+def build(name: str, make_trial: MakeTrial) -> Task:
+    return building.build_task(asked(name, make_trial), CPU)
 
 
 def losses(task: Task, num_steps: int = 3) -> list[float]:
@@ -41,21 +50,18 @@ def losses(task: Task, num_steps: int = 3) -> list[float]:
 
 
 def test_the_same_seed_gives_the_same_weights_and_batches(name: str, make_trial: MakeTrial) -> None:
-    first, second = (build(make_trial, f"task={name}", "seed=3") for _ in range(2))
+    first, second = (build(name, make_trial) for _ in range(2))
     assert losses(first) == losses(second)
     assert first.evaluate() == second.evaluate()
 
 
 def test_a_task_has_the_metrics_that_its_file_lists(name: str, make_trial: MakeTrial) -> None:
-    trial = make_trial(f"task={name}")
-    assert set(trial.config["task"]["metrics"]) == {
-        "train_loss",
-        *build(make_trial, f"task={name}").evaluate(),
-    }
+    trial = asked(name, make_trial)
+    assert set(trial.config["task"]["metrics"]) == {"train_loss", *build(name, make_trial).evaluate()}
 
 
 def test_evaluation_leaves_the_model_as_it_was(name: str, make_trial: MakeTrial) -> None:
-    task = build(make_trial, f"task={name}")
+    task = build(name, make_trial)
     before = [parameter.clone() for parameter in task.model.parameters()]
     task.evaluate()
     assert task.model.training
@@ -64,13 +70,13 @@ def test_evaluation_leaves_the_model_as_it_was(name: str, make_trial: MakeTrial)
 
 
 def test_every_trainable_parameter_gets_a_gradient(name: str, make_trial: MakeTrial) -> None:
-    task = build(make_trial, f"task={name}")
+    task = build(name, make_trial)
     task.loss(next(task.batches())).backward()
     assert all(parameter.grad is not None for parameter in task.model.parameters() if parameter.requires_grad)
 
 
 def test_a_trial_on_the_default_device_can_start(name: str, make_trial: MakeTrial) -> None:
-    trial = make_trial(f"task={name}")
+    trial = make_trial(f"task={name}", *SMALLER.get(name, ()))
     check(trial)
     assert resolve_device(trial.hardware).type in ("cpu", "cuda")
 

@@ -127,6 +127,32 @@ def mup(*, model: nn.Module, optimizer: Bound, base_width: int, compensate_decay
     return groups + ([Group(name="rest", params=rest, own={})] if rest else [])
 
 
+def lora_plus(*, model: nn.Module, optimizer: Bound, ratio: float) -> list[Group]:
+    """LoRA+ (Hayou et al., 2024): of a LoRA adapter B A, B is trained at `ratio` times the rate of A.
+
+    Args:
+        model: with adapters whose parts are called lora_A and lora_B, as peft does.
+        optimizer: gives the rate of A, and of all that is neither.
+        ratio: the rate of B over that of A.
+
+    Raises:
+        UsageError: there is no adapter, or the ratio is not above 0.
+    """
+    if not ratio > 0.0:
+        raise UsageError(f"param_groups.ratio={ratio}: it must be above 0.")
+    found = list(trainable(model))
+    outer = [parameter for name, parameter, _ in found if "lora_B" in name.split(".")]
+    rest = [parameter for name, parameter, _ in found if "lora_B" not in name.split(".")]
+    if not outer:
+        raise UsageError(
+            "param_groups=lora_plus: the model has no trainable lora_B.\n"
+            "Choose a task with LoRA adapters, such as task=lora_mlp, or leave it out."
+        )
+    own = _own({"lr_factor": ratio}, optimizer, where="param_groups=lora_plus")
+    groups = [Group(name="B of the adapters", params=outer, own=own)]
+    return groups + ([Group(name="rest", params=rest, own={})] if rest else [])
+
+
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
     """Each trainable parameter once, with its full name and the module that it is in."""
     modules = dict(model.named_modules())

@@ -1,0 +1,1 @@
+"""Parts that the tasks with LoRA adapters share."""
