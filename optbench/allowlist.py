@@ -28,7 +28,7 @@ OPTIMIZERS = (
 ALLOWED: Mapping[str, Sequence[str]] = {
     "task": ("optbench.tasks",),
     "data": ("optbench.captions", "optbench.data", "optbench.images"),
-    "model": ("optbench.tasks",),
+    "model": ("optbench.lora", "optbench.tasks"),
     "optimizer": OPTIMIZERS,
     "optimizer.companion": OPTIMIZERS,
     "param_groups": ("optbench.optim.param_groups",),

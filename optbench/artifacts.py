@@ -24,7 +24,7 @@ def keep(task: Task, folder: Path) -> list[str]:
     """
     if (save := getattr(task, "save", None)) is None:
         return []
-    temporary = folder.parent / "tmp" / f"{folder.name}.{uuid.uuid4().hex}"
+    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
     try:
         temporary.mkdir(parents=True)
         save(temporary)

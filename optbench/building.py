@@ -60,6 +60,10 @@ def build_task(trial: Trial, device: torch.device) -> Task:
     Raises:
         UsageError: an argument is wrong, or its model has no gradient checkpointing.
     """
+    accepted = components.signature(trial.task, group="task")
+    for group, part in (("data", trial.data), ("model", trial.model)):
+        if part is not None and group not in accepted and not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+            raise UsageError(f"task={trial.task.name} takes no {group}: leave out {group}={part.name}.")
     supplied: dict[str, Any] = {} if trial.data is None else {"data": load_data(trial.data, device)}
     if trial.model is not None:
         supplied["model"] = components.build(trial.model, group="model")

@@ -19,7 +19,6 @@ from optbench.console import console, warn
 from optbench.report import Report, report
 from optbench.store import Store
 
-
 # Of an experiment with claims, so many are printed; more are in the file alone.
 MAX_TABLES = 4
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from optbench.lora.adapters import Lora, adapter_parameters, add_adapters
-from optbench.lora.recipes import cached
 from torch import Tensor, nn
 from torch.nn import functional
 
 from optbench.data import ImageData, has_values
 from optbench.errors import UsageError
+from optbench.lora.adapters import Lora, adapter_parameters, add_adapters
+from optbench.lora.recipes import cached
 from optbench.parsing import parse
 from optbench.seeding import stream
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from optbench.lora.adapters import Lora, adapter_parameters, add_adapters, target_layers
-from optbench.lora.recipes import cached
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from optbench.component import Component
 from optbench.errors import UsageError
 from optbench.imports import quiet
+from optbench.lora.adapters import Lora, adapter_parameters, add_adapters, target_layers
+from optbench.lora.recipes import cached
 from optbench.optim.build import build, describe_groups
 from tests.conftest import MakeTrial
 from tests.test_optimizers import optimizer

@@ -49,7 +49,7 @@ def test_files_that_cannot_be_saved_cost_no_result(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="too large"):
         assert keep(SimpleNamespace(save=save), tmp_path / "id") == []  # type: ignore[arg-type]
     assert not (tmp_path / "id").exists()
-    assert not list((tmp_path / "tmp").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_note_on_the_data_is_kept_with_every_result_of_them(
@@ -85,8 +85,8 @@ def test_long_work_is_told_to_whoever_listened_last() -> None:
 
 
 def test_a_library_of_an_extra_that_is_not_there_is_named_with_its_extra() -> None:
-    with pytest.raises(UsageError, match=r"no_such_library is not installed.*pip install 'optbench\[lora\]'"):
-        with quiet(extra="lora"):
-            import no_such_library
+    message = r"no_such_library is not installed.*pip install 'optbench\[lora\]'"
+    with pytest.raises(UsageError, match=message), quiet(extra="lora"):
+        import no_such_library
     with pytest.raises(ModuleNotFoundError), quiet():
         import no_such_library  # noqa: F401

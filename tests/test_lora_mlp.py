@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from optbench.lora_mlp import LoraMlp
 from optbench.tasks import lora_mlp
-from optbench.lora.adapters import adapter_parameters
-from optbench.tasks.lora_mlp import LoraMlp
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
@@ -21,6 +20,7 @@ from optbench.building import build_task
 from optbench.data import ImageData
 from optbench.device import configured
 from optbench.errors import UsageError
+from optbench.lora.adapters import adapter_parameters
 from optbench.memory import Training, measure
 from optbench.prediction import predict
 from optbench.run import check

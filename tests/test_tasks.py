@@ -14,6 +14,7 @@ from optbench import building
 from optbench.catalogue import entries
 from optbench.data import ImageData
 from optbench.device import resolve_device
+from optbench.errors import UsageError
 from optbench.run import check
 from optbench.task import Task
 from optbench.trial import Trial
@@ -79,6 +80,20 @@ def test_a_trial_on_the_default_device_can_start(name: str, make_trial: MakeTria
     trial = make_trial(f"task={name}", *SMALLER.get(name, ()))
     check(trial)
     assert resolve_device(trial.hardware).type in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (["task=digits_mlp", "model=vit_tiny"], "task=digits_mlp takes no model: leave out model=vit_tiny"),
+        (["task=quadratic", "data=digits"], "task=quadratic takes no data: leave out data=digits"),
+    ],
+)
+def test_a_choice_that_a_task_does_not_have_is_an_error(
+    choices: list[str], message: str, make_trial: MakeTrial
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        check(make_trial(*choices))
 
 
 def image_data(num_train: int = 10) -> ImageData:

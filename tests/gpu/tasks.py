@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from optbench.captions import CaptionedImages
+
 Size = Literal["full", "small"]
 
 
@@ -104,3 +106,12 @@ class UnetLora(Random):
     def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         noisy, times, prompt, noise = batch
         return functional.mse_loss(self.model(noisy, times, prompt).sample, noise)
+
+
+def dots(*, size: int, device: torch.device) -> CaptionedImages:  # noqa: ARG001  they are encoded where they are wanted
+    """Eight images of random dots, each with a caption."""
+    images = torch.randint(256, (8, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    captions = tuple(f"dots {number}" for number in range(8))
+    return CaptionedImages(
+        train_images=images, train_captions=captions, test_images=images[:1], test_captions=captions[:1]
+    )

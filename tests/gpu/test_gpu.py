@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from optbench import building, memory, prediction, timing
-from optbench.cost import Memory
+from optbench.cost import Memory, Time
 from optbench.device import configured, resolve_device
 from optbench.errors import UsageError
 from optbench.measurement import Status
 from optbench.run import run
 from optbench.trial import Trial
+from tests import diffusion
 from tests.conftest import MakeTrial
 from tests.handmade import config
 
@@ -99,6 +100,75 @@ def test_what_is_allocated_is_what_was_predicted(
         assert predicted.num_parameters == 797_184
     assert ratio == pytest.approx(1.0, abs=TOLERANCE)
     assert predicted.state_bytes == pytest.approx(found.state_bytes, rel=TOLERANCE)
+
+
+# LoRA on the UNet of Stable Diffusion 1.5, with random weights: what a step costs
+
+
+def lora(optimizer: Mapping[str, Any], model: Mapping[str, Any], *, rank: int, batch_size: int) -> dict[str, Any]:
+    """The config of `task=lora_sd model=sd15 model.weights=random` on photos of random dots."""
+    adapters = {"rank": rank, "alpha": None, "targets": ["attention"], "init": "gaussian", "init_std": None}
+    return config(
+        {
+            "task": {
+                "name": "lora_sd",
+                "_target_": "optbench.tasks.lora_sd.LoraSd",
+                "lora": {**adapters, "dropout": 0.0, "rslora": False, "dora": False},
+                "base_dtype": "bf16",
+                "prediction": None,
+                "min_snr_gamma": None,
+                "loss_scale": 1.0,
+                "batch_size": batch_size,
+                "num_test_times": 1,
+                "num_sampling_steps": 0,
+                "num_steps": 4,
+                "evaluate_every_num_steps": 4,
+                "metrics": {"test_loss": "min"},
+            },
+            "model": dict(model),
+            "data": {"name": "dots", "_target_": "tests.gpu.tasks.dots", "size": model["resolution"]},
+            "optimizer": dict(optimizer),
+            "hardware": {"device": HARDWARE, "num_threads": 1, "precision": "bf16"},
+        }
+    )
+
+
+def measured_timed_and_predicted(asked: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[Memory, Time, Memory]:
+    """As `optbench cost` finds them, in a process of their own."""
+    warnings.simplefilter("ignore")
+    trial = Trial.from_config(asked)
+    device = resolve_device(trial.hardware)
+    with configured(trial.hardware, device):
+        found = memory.measure(trial, device)
+        timed = timing.measure(trial, Trial.from_config(reference), device, seconds=2.0)
+    return found, timed, prediction.predict(trial)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("rank", [8, 128])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_of_lora_on_stable_diffusion_takes_what_was_predicted(
+    optimizer: str, rank: int, batch_size: int, make_trial: MakeTrial, table: list[str]
+) -> None:
+    model = make_trial("task=lora_sd", "model=sd15", "model.weights=random").config["model"]
+    if SIZE == "small":
+        model = {**model, "resolution": diffusion.SIZE, "unet": diffusion.UNET}
+    chosen, adamw = (
+        lora(make_trial(f"optimizer={name}").config["optimizer"], model, rank=rank, batch_size=batch_size)
+        for name in (optimizer, "adamw")
+    )
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        found, timed, predicted = pool.submit(measured_timed_and_predicted, chosen, adamw).result()
+    ratio = predicted.peak_bytes / found.peak_bytes
+    figures = (mib(predicted.peak_bytes), mib(found.peak_bytes), f"{ratio:.3f}", mib(found.reserved_bytes), "-")
+    cells = "".join(f"{cell:>{width}}" for cell, width in zip(figures, (11, 11, 8, 11, 11), strict=True))
+    times = f"  rank {rank}, batch {batch_size}: {1e3 * timed.step.median:.1f} ms"
+    against = "" if timed.ratio is None else f", {timed.ratio.median:.2f} of AdamW"
+    table.append(f"{'lora_sd':10}{optimizer:11}{cells}{times}{against}")
+    if SIZE == "full":
+        assert found.num_parameters == 199_296 * rank
+    assert predicted.state_bytes == pytest.approx(found.state_bytes, rel=TOLERANCE)
+    assert ratio == pytest.approx(1.0, abs=TOLERANCE)
 
 
 # Whole trials
