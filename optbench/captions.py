@@ -27,6 +27,8 @@ _STYLES = ("upright", "rotated", "inverted")
 _FRAMED = 32  # pixels on each side of an MNIST image with its frame: a power of two
 # Part of what a cached array is known by: another way of making it is another number.
 _VERSION = 1
+# What there is without a network and without a copy.
+OTHERWISE = "data=digits_rotated model=tiny, which need MNIST alone."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +245,7 @@ def load_captioned_hub(
     captions: list[str] = []
     names, problems = [], []
     columns = [image_column] if caption is not None or caption_column is None else [image_column, caption_column]
-    for file in _parquet_files(split, repo=repo, revision=revision, config=config, path=path):
+    for file in hub.split_files(repo, split, config=config, revision=revision, path=path, otherwise=OTHERWISE):
         found = hub.read_columns(file, columns)
         cells = found[image_column].to_pylist()
         texts = [caption] * len(cells) if caption is not None else found[columns[-1]].to_pylist()
@@ -286,27 +288,6 @@ def _in_turn(labels: Tensor, digits: Sequence[int], *, num: int, seed: int, key:
             raise UsageError(f"{key}={num}: MNIST has {len(members)} images of the digit {digit}, not {of_each}.")
         chosen.append(members[torch.randperm(len(members), generator=generator)[:of_each]])
     return torch.stack(chosen, dim=1).flatten()[:num]
-
-
-def _parquet_files(split: str, *, repo: str, revision: str, config: str, path: str | None) -> list[Path]:
-    folder = hub.local_folder(path)
-    if folder is None:
-        ways_out = (
-            f"With a local copy in the same layout (<folder>/{config}/{split}/*.parquet): data.path=<folder>, or "
-            f"{hub.DATA_VARIABLE}=<folder> in the environment.\n"
-            "Where there is a network: "
-            f"hf download {repo} --repo-type dataset --revision {revision} --local-dir <folder>\n"
-            "Without network or copy: data=digits_rotated model=tiny, which need MNIST alone."
-        )
-        names = hub.list_files(repo, f"{config}/{split}/*.parquet", revision=revision, ways_out=ways_out)
-        return hub.download(repo, names, revision=revision, ways_out=ways_out)
-    name = repo.rpartition("/")[2]
-    folders = [folder / name / config / split, folder / name / split, folder / config / split, folder / split]
-    for candidate in folders:
-        if found := sorted(candidate.glob("*.parquet")):
-            return found
-    looked = "\n".join(f"  {candidate / '*.parquet'}" for candidate in folders)
-    raise UsageError(f"{hub.named(folder, path=path)} has no split {split} of {repo}. Looked for:\n{looked}")
 
 
 def _decoded(encoded: Sequence[bytes], names: Sequence[str], *, size: int) -> Tensor:

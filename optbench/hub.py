@@ -124,6 +124,40 @@ def snapshot(repo: str, *, revision: str, patterns: tuple[str, ...], ways_out: s
     return Path(_asked(ask, repo=repo, ways_out=ways_out)[0])
 
 
+def split_files(repo: str, split: str, *, config: str, revision: str, path: str | None, otherwise: str) -> list[Path]:
+    """The Parquet files of a split, in the layout of the hub's own conversion: `<config>/<split>/*.parquet`.
+
+    Args:
+        repo: the data set, `owner/name`.
+        split: train, test, ...
+        config: of the data set; most have `default` alone.
+        revision: the commit or branch to download.
+        path: a local folder; None is the one of OPTBENCH_DATA, or else the hub.
+        otherwise: what the user can do without network and copy, for the message.
+
+    Raises:
+        UsageError: they are not there, or cannot be had; names the ways out.
+    """
+    ways_out = (
+        f"With a local copy in the same layout (<folder>/{config}/{split}/*.parquet): data.path=<folder>, or "
+        f"{DATA_VARIABLE}=<folder> in the environment.\n"
+        f"To get one: hf download {repo} --repo-type dataset --revision {revision} --local-dir <folder>\n"
+        f"Without network or copy: {otherwise}"
+    )
+    folder = local_folder(path)
+    if folder is None:
+        names = list_files(repo, f"{config}/{split}/*.parquet", revision=revision, ways_out=ways_out)
+        return download(repo, names, revision=revision, ways_out=ways_out)
+    name = repo.rpartition("/")[2]
+    places = [f"{name}/{config}/{split}/*", f"{name}/{split}/*", f"{config}/{split}/*", f"{split}/*"]
+    patterns = [f"{place}.parquet" for place in (*places, f"{name}/{split}", split)]
+    for pattern in patterns:
+        if found := sorted(folder.glob(pattern)):
+            return found
+    looked = "\n".join(f"  {folder / pattern}" for pattern in patterns)
+    raise UsageError(f"{named(folder, path=path)} has no split {split} of {repo}. Looked for:\n{looked}\n{ways_out}")
+
+
 def cache_folder() -> Path:
     """Where decoded and trained things are kept: `optbench` below the user's cache folder; it may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "optbench"

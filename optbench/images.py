@@ -19,6 +19,8 @@ from optbench.errors import UsageError
 TEST_FOLDERS = ("test", "val", "validation", "valid")
 # Part of what a cached array is known by: another way of making it is another number.
 _VERSION = 1
+# What there is without a network and without a copy.
+OTHERWISE = "data=digits has images that come with scikit-learn."
 _MAX_NAMED = 10
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]
@@ -69,7 +71,7 @@ def load_hub_images(
     _check_size(image_size)
     columns = (image_column, label_column)
     files = {
-        split: _parquet_files(split, repo=repo, revision=revision, config=config, path=path)
+        split: hub.split_files(repo, split, config=config, revision=revision, path=path, otherwise=OTHERWISE)
         for split in (train_split, test_split)
     }
     key = _key("hub", *columns, image_size, contents=chain.from_iterable(files.values()))
@@ -170,28 +172,6 @@ def _key(*parts: Any, contents: Iterator[Path]) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
-
-
-def _parquet_files(split: str, *, repo: str, revision: str, config: str, path: str | None) -> list[Path]:
-    folder = hub.local_folder(path)
-    if folder is None:
-        ways_out = (
-            f"With a local copy in the same layout (<folder>/{config}/{split}/*.parquet): data.path=<folder>, or "
-            f"{hub.DATA_VARIABLE}=<folder> in the environment.\n"
-            f"Where there is a network: hf download {repo} --repo-type dataset --revision {revision} "
-            "--local-dir <folder>\n"
-            "Without network or copy: data=digits has images that come with scikit-learn."
-        )
-        names = hub.list_files(repo, f"{config}/{split}/*.parquet", revision=revision, ways_out=ways_out)
-        return hub.download(repo, names, revision=revision, ways_out=ways_out)
-    name = repo.rpartition("/")[2]
-    places = [f"{name}/{config}/{split}/*", f"{name}/{split}/*", f"{config}/{split}/*", f"{split}/*"]
-    patterns = [f"{place}.parquet" for place in (*places, f"{name}/{split}", split)]
-    for pattern in patterns:
-        if found := sorted(folder.glob(pattern)):
-            return found
-    looked = "\n".join(f"  {folder / pattern}" for pattern in patterns)
-    raise UsageError(f"{hub.named(folder, path=path)} has no split {split} of {repo}. Looked for:\n{looked}")
 
 
 def _read(files: Sequence[Path], columns: tuple[str, str], *, image_size: int) -> Arrays:

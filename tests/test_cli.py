@@ -55,7 +55,9 @@ def test_a_record_has_the_fields_that_the_readme_lists(tmp_path: Path) -> None:
     assert set(record) == {
         "schema", "id", "config", "status", "summary", "curve", "environment", "timing", "sha256",
     }  # fmt: skip
-    assert set(record["curve"]) == {"step", "seconds", "lr", "gradient_evaluations", "train_loss", "test_loss"}  # type: ignore[arg-type]
+    assert set(record["curve"]) == {  # type: ignore[arg-type]
+        *("step", "seconds", "lr", "gradient_evaluations", "train_loss", "test_loss", "update_rms", "grad_norm")
+    }
 
 
 def test_failed_trials_show_in_the_exit_code(tmp_path: Path) -> None:

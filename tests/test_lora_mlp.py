@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from optbench.lora_mlp import LoraMlp
 from optbench.tasks import lora_mlp
+from optbench.tasks.lora_mlp import LoraMlp
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional

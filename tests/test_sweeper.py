@@ -512,7 +512,7 @@ def test_no_allowed_key_is_one_that_only_describes(composer: Composer) -> None:
             r"no param_groups is chosen.\nChoose an option first, as in param_groups=\w+.*no_dec",
         ),
         ("+param_groups.groups=5", r"no param_groups is chosen"),
-        ("task=quadratic data.path=x", r"no data is chosen.\nChoose an option first, as in data=digits"),
+        ("task=quadratic data.path=x", r"no data is chosen.\nChoose an option first, as in data=\w+.*digits, "),
         ("experiment=lr_grid experiment.x=1", r"unknown key 'experiment'"),
         ("optimizer=custom optimizer.lrr=1", r"optimizer._target_ has no value yet"),
         (

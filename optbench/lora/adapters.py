@@ -122,11 +122,8 @@ def add_adapters(model: nn.Module, lora: Lora, *, seed: int) -> None:
         lora = replace(lora, init="kaiming")
     layers = target_layers(model, lora)
     _check_layers(layers, lora)
-    try:
-        with quiet(extra="lora"):
-            from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise UsageError(f"LoRA needs peft ({error}).\nInstall it: pip install 'optbench[lora]'.") from error
+    with quiet(extra="lora"):
+        from peft import LoraConfig, inject_adapter_in_model
     config: dict[str, Any] = {
         "r": lora.rank,
         "lora_alpha": lora.rank if lora.alpha is None else lora.alpha,

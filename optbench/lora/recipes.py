@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from optbench.errors import UsageError
+from optbench.hub import cache_folder
 
 CONTENTS = "contents.json"
 
@@ -39,7 +39,7 @@ def cached(name: str, recipe: Mapping[str, Any], make: Callable[[Path], None]) -
         UsageError: the cache cannot be written to.
     """
     written = json.dumps({"name": name, **recipe}, sort_keys=True, allow_nan=False)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "optbench"
+    cache = cache_folder()
     folder = cache / f"{name}-{hashlib.sha256(written.encode()).hexdigest()[:16]}"
     if _is_whole(folder):  # looked at first without the lock: a cache that is there may be read-only
         return folder
