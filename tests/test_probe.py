@@ -62,7 +62,8 @@ def test_a_probe_measures_memory_and_time_and_predicts_beside_it(lion: Cost) -> 
     same = dataclasses.replace(lion.predicted, kind="measured", kernel_peak_bytes=lion.memory.kernel_peak_bytes)
     assert same == lion.memory
     assert lion.environment["device_type"] == "cpu"
-    assert lion.contended is not None
+    # None where the steps were over before the cores could be watched for long enough.
+    assert lion.contended is None or all("cores" in finding for finding in lion.contended)
 
 
 def test_the_parts_add_up_to_the_peak_and_the_phases_to_the_step(lion: Cost) -> None:
