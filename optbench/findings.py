@@ -12,8 +12,6 @@ from optbench.report import inert, markdown_table, markdown_text
 from optbench.store import Store
 from optbench.terminal import rich_table
 
-# What an experiment has of these is kept in its plan.
-KEYS = ("claims", "figures")
 TITLE = "what is said, and what was measured"
 
 

@@ -2,8 +2,9 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -39,7 +40,8 @@ def show(found: Report, *, svg: Path | None = None) -> None:
     """
     page = console()
     contents = {found.title(task): cells.words(rows) for task, rows in found.tasks.items()}
-    is_summed_up = len(contents) > MAX_TABLES and bool((found.store.read_plan() or {}).get("claims"))
+    asked = found.store.read_plan() or {}
+    is_summed_up = len(contents) > MAX_TABLES and bool(asked.get("claims"))
     if is_summed_up:  # by claims, below: nobody reads that many tables
         page.print(f"[dim]{len(contents)} tables, one for each setting of the task: see table.md.[/]")
     for title, content in contents.items() if not is_summed_up else ():
@@ -51,15 +53,14 @@ def show(found: Report, *, svg: Path | None = None) -> None:
         page.print(f"[red]{escape(line)}[/]", soft_wrap=True)
     for path in found.store.quarantined:
         warn(f"{path}: did not hold what was written, and was set aside.")
-    if written := [*found.write(), *_findings(found, page)]:
+    if written := [*found.write(), *_findings(found, asked, page)]:
         page.print(f"[dim]Written: {escape(' '.join(map(str, written)))}[/]", soft_wrap=True)
     if svg is not None:
         svg.write_text(_picture([rich_table(content, title=title) for title, content in contents.items()]))
 
 
-def _findings(found: Report, page: Console) -> list[Path]:
-    """Claims and figures of the experiment that the last command asked for, where it has any."""
-    asked = found.store.read_plan() or {}
+def _findings(found: Report, asked: Mapping[str, Any], page: Console) -> list[Path]:
+    """Claims and figures of the experiment that the last command asked for, where its plan has any."""
     if not asked.get("claims") and not asked.get("figures"):
         return []
     from optbench import findings

@@ -122,13 +122,10 @@ def train(
         block_end = min(step + _block_steps(budget, clock), (step // every_num_steps + 1) * every_num_steps)
         while step < block_end and ((progress := _progress(budget, step, clock)) < 1.0 or step == block_start):
             set_rates(optimizer, peak_rates, factor=schedule(progress))
-            batch = next(batches)
-            if (step + 1) % every_num_steps == 0 or step + 1 == budget.num_steps:  # then it is measured
+            if is_last := (step + 1) % every_num_steps == 0 or step + 1 == budget.num_steps:  # before a measurement
                 with clock.pause():
                     view.before_step()
-                losses.append(step_on(batch, watched=True))
-            else:
-                losses.append(step_on(batch))
+            losses.append(step_on(next(batches), watched=is_last))
             step += 1
             control.step = step
             if control.stop is not None:

@@ -66,7 +66,7 @@ class LoraSd:
         seed: int,
         device: torch.device,
     ) -> None:
-        self._adapters = Lora.parse(lora)
+        adapters = Lora.parse(lora)
         _check(data, model, base_dtype=base_dtype, prediction=prediction, min_snr_gamma=min_snr_gamma)
         check_batch_size(batch_size, len(data.train_images))
         if num_test_times < 1 or num_sampling_steps < 0 or not loss_scale > 0:
@@ -101,10 +101,10 @@ class LoraSd:
         of_test = [places[caption] for caption in data.test_captions] if has_test else self._captions_of_train
         self._test = self._test_examples(test, torch.as_tensor(of_test, device=device), num_test_times)
 
-        self._unet = load_unet(model, dtype=base_dtype, seed=seed, device=device)
-        add_adapters(self._unet, self._adapters, seed=seed)
-        self._start = starts(self._unet, self._adapters) if has_values() else {}
-        self.model: nn.Module = self._unet.to(device).train()
+        unet = load_unet(model, dtype=base_dtype, seed=seed, device=device)
+        add_adapters(unet, adapters, seed=seed)
+        self._start = starts(unet, adapters) if has_values() else {}
+        self.model: nn.Module = unet.to(device).train()
 
     def batches(self) -> Iterator[tuple[Tensor, ...]]:
         """Latents, noise, times and what the UNet is told of the captions, in the DataLoader's order."""

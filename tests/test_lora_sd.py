@@ -299,15 +299,14 @@ def test_random_weights_need_no_files_and_come_from_the_seed() -> None:
 def test_diffusers_loads_the_adapters_back(
     folders: Mapping[str, Path], architecture: str, keys: Mapping[str, Any], tmp_path: Path
 ) -> None:
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
     task = make(folders[architecture], architecture, lora={**LORA, **keys}, num_sampling_steps=0)
     untrained = noise_of(task.model, task)
     expected = noise_of(trained(task, num_steps=5).model, task)
     task.save(tmp_path)
     unet = UNet2DConditionModel.from_pretrained(folders[architecture] / "unet")
-    is_xl = architecture == "sdxl"
-    loader = pipeline._pipeline(StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline, unet=unet)
+    loader = pipeline._pipeline(architecture, unet=unet)
     with quiet():
         loader.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
     torch.testing.assert_close(noise_of(unet, task), expected)

@@ -11,9 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from optbench import hub
-from optbench.data import has_values
 from optbench.imports import quiet
-from optbench.lora.stable_diffusion import TEXT_ENCODERS, DiffusionModel, load_scheduler, unet_config
+from optbench.lora.stable_diffusion import (
+    TEXT_ENCODERS,
+    DiffusionModel,
+    load_scheduler,
+    pipeline_class,
+    unet_config,
+    weights_of,
+)
 
 ENCODED_AT_ONCE = 8
 
@@ -42,7 +48,7 @@ class Prompts:
 
 def encode_prompts(model: DiffusionModel, captions: Sequence[str], *, device: torch.device) -> Prompts:
     """What the text encoder makes of captions; random numbers where the model's weights are."""
-    folder = model.folder() if has_values() else None
+    folder = weights_of(model)
     config = unet_config(model)
     num, resolution = len(captions), model.resolution
     sizes = torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]], dtype=torch.float32)
@@ -70,14 +76,12 @@ def encode_images(model: DiffusionModel, images: Tensor, *, device: torch.device
         device: where to encode, and where the latents go.
     """
     config = unet_config(model)
-    channels, size = config["in_channels"], config["sample_size"]
     if not model.has_vae:
-        pixels = _with_channels(images, channels).to(device).float() / 127.5 - 1.0
+        pixels = _with_channels(images, config["in_channels"]).to(device).float() / 127.5 - 1.0
         return pixels, torch.zeros_like(pixels)
-    size = model.resolution // 8
-    folder = model.folder() if has_values() else None
+    folder = weights_of(model)
     if folder is None:
-        latents = torch.randn(len(images), channels, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+        latents = torch.randn(_shape(model, len(images)), generator=torch.Generator().manual_seed(0)).to(device)
         return latents, torch.zeros_like(latents)
     key = hashlib.sha256(images.numpy().tobytes())
     for file in sorted((folder / "vae").glob("*.safetensors")):
@@ -119,17 +123,15 @@ def draw(
     folder = model.folder()
     assert folder is not None
     with quiet(extra="lora"):
-        from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+        from diffusers import DDIMScheduler
     is_xl = model.architecture == "sdxl"
-    kind: Any = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
     device = prompts.embeddings.device
     vae = _load_vae(model, folder, device) if model.has_vae else None
-    pipeline = _pipeline(kind, vae=vae, unet=unet, scheduler=DDIMScheduler.from_config(load_scheduler(model).config))
+    scheduler = DDIMScheduler.from_config(load_scheduler(model).config)
+    pipeline = _pipeline(model.architecture, vae=vae, unet=unet, scheduler=scheduler)
     pipeline.set_progress_bar_config(disable=True)
     num = len(prompts.embeddings)
-    channels, size = unet_config(model)["in_channels"], unet_config(model)["sample_size"]
-    size = model.resolution // 8 if model.has_vae else size
-    noise = torch.randn(num, channels, size, size, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(_shape(model, num), generator=torch.Generator().manual_seed(seed))
     unet_dtype = next((p.dtype for p in unet.parameters() if p.is_floating_point()), torch.float32)
     told = {
         "prompt_embeds": prompts.embeddings,
@@ -155,6 +157,13 @@ def draw(
     return ((images.float().cpu() + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
+def _shape(model: DiffusionModel, num: int) -> tuple[int, ...]:
+    """Of what the UNet takes for so many images."""
+    config = unet_config(model)
+    size = model.resolution // 8 if model.has_vae else config["sample_size"]
+    return num, config["in_channels"], size, size
+
+
 def _load_vae(model: DiffusionModel, folder: Path, device: torch.device) -> Any:
     """In float32 whatever its files are in: half precision overflows in the one of sdxl."""
     with quiet(extra="lora"):
@@ -172,7 +181,6 @@ def _encoded(
 ) -> tuple[Tensor, Tensor | None]:
     """Embeddings, and pooled ones where the architecture has them, as the pipelines of diffusers make them."""
     with quiet(extra="lora"):
-        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
         from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
         from transformers.utils.logging import disable_progress_bar
 
@@ -186,7 +194,7 @@ def _encoded(
             tokenizer = name.replace("text_encoder", "tokenizer")
             parts[tokenizer] = CLIPTokenizer.from_pretrained(folder / tokenizer)
         is_xl = model.architecture == "sdxl"
-        pipeline = _pipeline(StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline, **parts)
+        pipeline = _pipeline(model.architecture, **parts)
         found = []
         for start in range(0, len(captions), ENCODED_AT_ONCE):
             own = list(captions[start : start + ENCODED_AT_ONCE])
@@ -198,17 +206,15 @@ def _encoded(
     return torch.cat([part for part, _ in found]), torch.cat(pooled) if pooled else None
 
 
-def _pipeline(kind: Any, **parts: Any) -> Any:
+def _pipeline(architecture: str, **parts: Any) -> Any:
     """A pipeline of these parts alone."""
-    with quiet(extra="lora"):
-        from diffusers import StableDiffusionPipeline
     names = ["vae", "text_encoder", "tokenizer", "unet", "scheduler"]
-    if kind is StableDiffusionPipeline:
+    if architecture == "sd":
         more = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     else:
         names += ["text_encoder_2", "tokenizer_2"]
         more = {"add_watermarker": False}
-    return kind(**{**dict.fromkeys(names), **parts, **more})
+    return pipeline_class(architecture)(**{**dict.fromkeys(names), **parts, **more})
 
 
 def _with_channels(images: Tensor, channels: int) -> Tensor:

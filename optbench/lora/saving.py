@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from optbench.imports import quiet
 from optbench.lora.adapters import Lora
+from optbench.lora.stable_diffusion import pipeline_class
 
 MARGIN = 2
 LABEL_HEIGHT = 12
@@ -27,10 +28,8 @@ def save_adapters(unet: nn.Module, folder: Path, *, start: Mapping[str, Tensor],
         architecture: sd or sdxl.
     """
     with quiet(extra="lora"):
-        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
         from diffusers.training_utils import _collate_lora_metadata
         from peft import get_peft_model_state_dict
-    kind: Any = StableDiffusionXLPipeline if architecture == "sdxl" else StableDiffusionPipeline
     weights = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(unet).items()}
     metadata = _collate_lora_metadata({"unet": unet})
     if start:
@@ -41,7 +40,7 @@ def save_adapters(unet: nn.Module, folder: Path, *, start: Mapping[str, Tensor],
         for name, began in start.items():
             rows = ".lora_A." in name
             weights[name] = torch.cat((weights[name], began if rows else -began), dim=0 if rows else 1)
-    kind.save_lora_weights(folder, unet_lora_layers=weights, **metadata)
+    pipeline_class(architecture).save_lora_weights(folder, unet_lora_layers=weights, **metadata)
 
 
 def starts(unet: nn.Module, adapters: Lora) -> Mapping[str, Tensor]:

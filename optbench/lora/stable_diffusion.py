@@ -134,11 +134,23 @@ class StableDiffusion:
         )
 
 
+def weights_of(model: DiffusionModel) -> Path | None:
+    """The folder with the weights; None where they are random, and while memory is predicted, when none are read."""
+    return model.folder() if has_values() else None
+
+
+def pipeline_class(architecture: str) -> Any:
+    """The pipeline of diffusers for this architecture."""
+    with quiet(extra="lora"):
+        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+    return StableDiffusionXLPipeline if architecture == "sdxl" else StableDiffusionPipeline
+
+
 def load_unet(model: DiffusionModel, *, dtype: BaseDtype, seed: int, device: torch.device) -> nn.Module:
     """The UNet, frozen, in this precision; random weights come from the trial's seed."""
     with quiet(extra="lora"):
         from diffusers import UNet2DConditionModel
-    folder = model.folder() if has_values() else None
+    folder = weights_of(model)
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(stream(seed, "init"))
         if folder is None:
@@ -168,7 +180,7 @@ def load_scheduler(model: DiffusionModel) -> Any:
     """How noise is added, as a `DDPMScheduler`."""
     with quiet(extra="lora"):
         from diffusers import DDPMScheduler
-    folder = model.folder() if has_values() else None
+    folder = weights_of(model)
     if folder is None:
         return DDPMScheduler(**model.scheduler)
     return DDPMScheduler.from_pretrained(folder / "scheduler")
