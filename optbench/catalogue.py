@@ -83,6 +83,12 @@ def entries(group: str) -> list[Entry]:
     return [_entry(name, file.read_text(), group=group) for name, file in _files(group)]
 
 
+def entry(group: str, name: str) -> Entry | None:
+    """One option that comes with optbench; None where there is none of that name."""
+    found = next((file for other, file in _files(group) if other == name), None)
+    return None if found is None else _entry(name, found.read_text(), group=group)
+
+
 def describe(text: str) -> str:
     """The first line of the comment at the head of a YAML file, Hydra's directives aside."""
     comment = _comment(text)

@@ -16,7 +16,7 @@ from optbench.units import in_bytes, in_milliseconds, in_percent
 def words(table: Sequence[Row]) -> pd.DataFrame:
     """The table in words, for people: columns without any content are left out."""
     with_target = _with_target(table)
-    metrics = _metrics(table)
+    metrics = metrics_of(table)
     timed = next((row.cost.time.reference for row in table if row.cost and row.cost.time), None)
     lines = []
     for row in table:
@@ -27,9 +27,9 @@ def words(table: Sequence[Row]) -> pd.DataFrame:
             "seeds": f"{row.num_succeeded}/{row.num_trials}" if row.failures else str(row.num_trials),
         }
         for name in metrics:
-            line[name.replace("_", " ")] = _estimate(row.metrics.get(name), row, percent="accuracy" in name)
+            line[name.replace("_", " ")] = estimated(row.metrics.get(name), row, percent=is_share(name))
         if with_target:
-            line["to target"] = _to_target(row)
+            line["to target"] = to_target(row)
         line["step (ms)"] = in_milliseconds(row.step_seconds)
         if timed:
             time = row.cost.time if row.cost else None
@@ -49,7 +49,7 @@ def numbers(table: Sequence[Row]) -> pd.DataFrame:
     They are its mean `x`, `x_low`, `x_high` and `x_num_seeds`, over how many seeds it is.
     """
     with_target = _with_target(table)
-    metrics = _metrics(table)
+    metrics = metrics_of(table)
     return pd.DataFrame([_flat(row, metrics=metrics, with_target=with_target) for row in table])
 
 
@@ -58,7 +58,9 @@ def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
     found = []
     if any(row.mark for row in table):
         by = "steps to the target" if _with_target(table) else "the task's first metric"
-        found.append(f"★ best by {by}; = not told apart from it by the seeds they share (95 % bootstrap).")
+        found.append(
+            f"★ best by {by}; = not told apart from it by the seeds they share, each by itself (paired t, 95 %)."
+        )
     nums_seeds = {found.num_values for row in table for found in row.metrics.values()}
     if 1 in nums_seeds:
         found.append("A setting with one seed has no interval: seed noise alone may explain its place.")
@@ -156,7 +158,7 @@ def _warnings(index: pd.DataFrame) -> list[str]:
     )
 
 
-def _metrics(table: Sequence[Row]) -> list[str]:
+def metrics_of(table: Sequence[Row]) -> list[str]:
     """All metrics of a table in the order of its columns."""
     order = {"train_loss": 0, "test_loss": 1}
     return sorted(dict.fromkeys(name for row in table for name in row.metrics), key=lambda name: order.get(name, 2))
@@ -195,7 +197,13 @@ def _flat(row: Row, *, metrics: Sequence[str], with_target: bool) -> dict[str, A
     return line
 
 
-def _estimate(found: Estimate | None, row: Row, *, percent: bool) -> str:
+def is_share(metric: str) -> bool:
+    """Whether a metric is a part of 1, which people read in percent."""
+    return "accuracy" in metric
+
+
+def estimated(found: Estimate | None, row: Row, *, percent: bool) -> str:
+    """A mean with its interval, and over how many trials where that is not over all that succeeded."""
     if found is None:
         return "-"
     scale, digits, bounds, unit = (100.0, ".2f", ".1f", " %") if percent else (1.0, ".4g", ".4g", "")
@@ -207,7 +215,8 @@ def _estimate(found: Estimate | None, row: Row, *, percent: bool) -> str:
     return text
 
 
-def _to_target(row: Row) -> str:
+def to_target(row: Row) -> str:
+    """Steps and seconds to the target, and how many trials got there."""
     if row.num_reached is None:
         return "-"
     reached = f"{row.num_reached}/{row.num_trials}"

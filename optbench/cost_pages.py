@@ -9,9 +9,9 @@ from optbench import claims as claiming
 from optbench import cost_cells
 from optbench.console import console, warn
 from optbench.cost import Cost
-from optbench.report import inert, markdown_table
 from optbench.store import Store
 from optbench.terminal import rich_table
+from optbench.writing import csv, markdown_table
 
 
 def show(costs: Sequence[Cost], *, store: Store, claims: Any = None) -> None:
@@ -48,6 +48,6 @@ def show(costs: Sequence[Cost], *, store: Store, claims: Any = None) -> None:
         warn(warning)
     lines = [f"## {heading}\n\n{markdown_table(content)}\n" for heading, content in tables.items()]
     text = "\n".join([*lines, *(f"- {line}" for line in [*notes, *warnings])]) + "\n"
-    csv = cost_cells.numbers(costs).map(inert).rename(columns=inert).to_csv(index=False)
-    written = [store.write("costs.md", text), store.write("costs.csv", csv)]
+    numbers = csv(cost_cells.numbers(costs))
+    written = [store.write("costs.md", text), store.write("costs.csv", numbers)]
     page.print(f"[dim]Written: {escape(' '.join(map(str, written)))}[/]", soft_wrap=True)

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from optbench import curve_claims, figures
-from optbench.report import inert, markdown_table, markdown_text
 from optbench.store import Store
 from optbench.terminal import rich_table
+from optbench.writing import csv, markdown_table, markdown_text
 
 TITLE = "what is said, and what was measured"
 
@@ -51,8 +51,7 @@ def show(store: Store, asked: Mapping[str, Any], *, ids: Sequence[str], page: Co
             )
             + "\n"
         )
-        csv = content.map(inert).to_csv(index=False)
-        written += [store.write("claims.md", text), store.write("claims.csv", csv)]
+        written += [store.write("claims.md", text), store.write("claims.csv", csv(content))]
     for figure in figures.figures(asked.get("figures")):
         written += figures.draw(figure, records, store)
     return written

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -11,6 +10,7 @@ from optbench import cells, tables
 from optbench.costs import Costs
 from optbench.measurement import Status
 from optbench.store import Store
+from optbench.writing import csv, markdown_table, markdown_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +70,9 @@ class Report:
 
     def write(self) -> list[Path]:
         """Write `table.md` and `table.csv` beside the results; nothing in a folder that is read-only."""
-        csv = cells.numbers(self.rows).map(inert).rename(columns=inert).to_csv(index=False)
         try:
-            return [self.store.write("table.md", self.markdown()), self.store.write("table.csv", csv)]
+            numbers = csv(cells.numbers(self.rows))
+            return [self.store.write("table.md", self.markdown()), self.store.write("table.csv", numbers)]
         except OSError:
             return []
 
@@ -81,7 +81,7 @@ def report(store: Store, *, everything: bool = False, ids: Sequence[str] | None 
     """The report on the trials with these ids, or on those that the last command asked for, or on all."""
     index = store.index()
     index = index[index["status"] != Status.PREEMPTED].reset_index(drop=True)  # these have no result yet
-    costs = {cost.id: cost for cost in Costs(store).all()}
+    costs = Costs(store).all()
     plan = None if everything else {"ids": ids} if ids is not None else store.read_plan()
     if plan is None:
         return Report(store=store, index=index, rows=tables.rows(index, costs), num_missing=0)
@@ -89,25 +89,3 @@ def report(store: Store, *, everything: bool = False, ids: Sequence[str] | None 
     asked = index[index["id"].isin(list(order))]
     asked = asked.sort_values("id", key=lambda ids: ids.map(order), ignore_index=True)
     return Report(store=store, index=asked, rows=tables.rows(asked, costs), num_missing=len(order) - len(asked))
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    """The table as Markdown."""
-    lines = [[markdown_text(str(cell)) for cell in line] for line in [list(table), *table.to_numpy().tolist()]]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * max(width, 3) for width in widths])
-    return "\n".join(
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines
-    )
-
-
-def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is, on one line and in one cell."""
-    for special, written in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;")):
-        text = text.replace(special, written)
-    return " ".join(text.split())
-
-
-def inert(cell: Any) -> Any:
-    """The cell, with a quote before text that a spreadsheet would take for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,4 +1,4 @@
-"""What the seeds say: means with bootstrap intervals, and ties."""
+"""What the seeds say: means with bootstrap intervals, and differences seed by seed."""
 
 import itertools
 import math
@@ -50,24 +50,108 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean=mean, low=float(low), high=float(high), num_values=len(values))
 
 
-def ties(best: Mapping[int, float], other: Mapping[int, float]) -> bool:
-    """Whether two settings cannot be told apart on the seeds that they share.
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A mean difference over shared seeds; bounds and p-value are None for a single seed.
 
-    Trials with equal seeds share weights and minibatches, so it is their differences that are resampled: a
-    tie is an interval of the mean difference that holds 0. A single shared seed ties with an equal value
-    alone, and settings that share no seed never do.
+    Attributes:
+        mean: of the differences.
+        low: of the interval at 95 %, by Student's t.
+        high: the same.
+        p_value: two-sided, of there being no difference.
+        num_values: how many seeds are shared.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    num_values: int
+
+
+def difference(best: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
+    """By how much another setting is above the best one, seed by seed; None where no seed is shared.
+
+    Trials with equal seeds share weights and minibatches, so that a seed that is hard for both tells nothing. The
+    interval is that of Student (1908): with three seeds a bootstrap would be the range of the differences, which leaves
+    out the true mean one time in four.
 
     Args:
         best: the better setting's metric by seed.
         other: the other's.
     """
-    differences = [other[seed] - value for seed, value in best.items() if seed in other]
-    if not differences:
-        return False
-    found = estimate(differences)
-    if found.low is None or found.high is None:
-        return found.mean == 0.0
-    return found.low <= 0.0 <= found.high
+    found = np.asarray([other[seed] - value for seed, value in best.items() if seed in other])
+    if not found.size:
+        return None
+    smallest, largest = float(found.min()), float(found.max())
+    mean = min(max(math.fsum(found.tolist()) / found.size, smallest), largest)
+    if found.size == 1:
+        return Difference(mean=mean, low=None, high=None, p_value=None, num_values=1)
+    if smallest == largest:  # each seed says the very same
+        return Difference(mean=mean, low=mean, high=mean, p_value=float(mean == 0.0), num_values=found.size)
+    from scipy.special import stdtr, stdtrit
+
+    freedom = found.size - 1
+    error = float(found.std(ddof=1)) / math.sqrt(found.size)
+    half = float(stdtrit(freedom, (1.0 + CONFIDENCE) / 2.0)) * error
+    p_value = 2.0 * float(stdtr(freedom, -abs(mean) / error))
+    return Difference(mean=mean, low=mean - half, high=mean + half, p_value=p_value, num_values=found.size)
+
+
+def ties(differences: Sequence[Difference | None]) -> list[bool]:
+    """For each difference to the best, whether the two cannot be told apart, over all these comparisons.
+
+    Holm's (1979) correction: of many settings that are as good as the best, one in twenty would else be told apart by
+    chance alone. A single shared seed ties with an equal value alone, and settings that share no seed never do.
+    """
+    order = sorted(
+        (place for place, found in enumerate(differences) if found is not None and found.p_value is not None),
+        key=lambda place: _p_value(differences[place]),
+    )
+    tied = [found is not None and found.p_value is None and found.mean == 0.0 for found in differences]
+    for rank, place in enumerate(order):
+        if _p_value(differences[place]) * (len(order) - rank) > 1.0 - CONFIDENCE:
+            for other in order[rank:]:
+                tied[other] = True
+            break
+    return tied
+
+
+def band(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The interval of `estimate` at each point of curves.
+
+    Args:
+        values: a row for each seed, a column for each point; NaN where a seed has no value there.
+
+    Returns:
+        Lower and upper bounds, NaN where fewer than two seeds have a value.
+    """
+    num_points = values.shape[1]
+    low, high = np.full(num_points, math.nan), np.full(num_points, math.nan)
+    present = ~np.isnan(values)
+    for pattern in np.unique(present.T, axis=0):
+        size = int(pattern.sum())
+        if size < 2:
+            continue
+        points = np.flatnonzero((pattern == present.T).all(axis=1))
+        own = values[np.ix_(np.flatnonzero(pattern), points)]
+        bounds = own.min(axis=0), own.max(axis=0)
+        if size > 3:
+            weights, probabilities = _resamples(size)
+            means = np.clip(weights @ own, *bounds)
+            order = np.argsort(means, axis=0)
+            cumulative = np.cumsum(probabilities[order], axis=0)
+            tail = (1.0 - CONFIDENCE) / 2.0
+            columns = np.arange(len(points))
+            bounds = tuple(
+                means[order[(cumulative < level).sum(axis=0), columns], columns] for level in (tail, 1.0 - tail)
+            )
+        low[points], high[points] = bounds
+    return low, high
+
+
+def _p_value(found: Difference | None) -> float:
+    return math.inf if found is None or found.p_value is None else found.p_value
 
 
 @cache

@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Literal
@@ -15,11 +15,11 @@ from optbench.cost import Cost
 from optbench.costs import cost_id
 from optbench.measurement import Status
 from optbench.settings import differing, words
-from optbench.stats import Estimate, estimate, ties
+from optbench.stats import Difference, Estimate, difference, estimate, ties
 
 SUCCESSES = frozenset(status for status in Status if status.succeeded)
-# Parts of a config that make up the task: other data or another size are another task.
-TASK_PARTS = ("task", "data", "model")
+# Parts of a config that make up the task: other data, another size, more time or another finish are another task.
+TASK_PARTS = ("task", "data", "model", "budget", "target")
 
 Mark = Literal["best", "tie", ""]
 
@@ -44,6 +44,12 @@ class Row:
         peak_bytes: the same of memory; without that, the largest over trials.
         cost: of a step, measured alone; None where it was not.
         failures: how many ended with each status other than success.
+        config: of one of the trials.
+        values: the task's first metric by seed, of those that succeeded.
+        ranking: what ranks, by seed: the steps to the target where there is one, or else the first metric.
+        difference: to the best of the task, of what ranks; None for that one, for settings that are not complete, and
+            where no seed is shared.
+        ids: of the trials, by seed.
     """
 
     task: str
@@ -60,11 +66,31 @@ class Row:
     peak_bytes: float | None
     cost: Cost | None
     failures: Mapping[str, int]
+    config: Mapping[str, Any]
+    values: Mapping[int, float]
+    ranking: Mapping[int, float]
+    difference: Difference | None
+    ids: Sequence[str]
 
     @property
     def num_succeeded(self) -> int:
         """How many trials ended with success: those that the metrics are over."""
         return self.num_trials - sum(self.failures.values())
+
+    @property
+    def metric(self) -> str:
+        """The task's first metric."""
+        return next(iter(_directions(self.config)))
+
+    @property
+    def direction(self) -> Literal["min", "max"]:
+        """Whether less of it is better, or more."""
+        return _directions(self.config)[self.metric]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no trial failed, and none ended without what ranks."""
+        return len(self.ranking) == self.num_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +131,9 @@ class _Group:
         return {status.value: counts[status] for status in Status if status in counts and status not in SUCCESSES}
 
     @property
-    def directions(self) -> Mapping[str, str]:
+    def directions(self) -> Mapping[str, Literal["min", "max"]]:
         """Metric to `min` or `max`, the one that ranks first."""
-        return self.config["task"].get("metrics") or {"test_loss": "min"}
+        return _directions(self.config)
 
     @cached_property
     def metrics(self) -> Mapping[str, Estimate]:
@@ -138,6 +164,12 @@ class _Group:
         steps = sum(self.ranking.values()) / len(self.ranking) if self.has_target and self.ranking else math.inf
         return 1.0 - len(self.ranking) / len(self.places), steps, *means
 
+    @property
+    def ids(self) -> list[str]:
+        """Of the trials, by seed."""
+        seeds, ids = self.columns["seed"], self.columns["id"]
+        return [ids[place] for place in sorted(self.places, key=lambda place: (seeds[place], ids[place]))]
+
     def by_seed(self, name: str) -> dict[int, float]:
         """A figure of the trials that succeeded and have it."""
         seeds, values = self.columns["seed"], self.columns.get(name)
@@ -153,13 +185,20 @@ class _Group:
         return [values[place] for place in self.places if values and values[place] is not None]
 
 
-def rows(index: pd.DataFrame, costs: Mapping[str, Cost] | None = None) -> list[Row]:
+def _directions(config: Mapping[str, Any]) -> Mapping[str, Literal["min", "max"]]:
+    return config["task"].get("metrics") or {"test_loss": "min"}
+
+
+def rows(index: pd.DataFrame, costs: Iterable[Cost] = ()) -> list[Row]:
     """A row for each setting among the trials of an index, grouped by task, the best first.
 
     Args:
         index: as `Store.index` gives it, in any order; not changed.
-        costs: those that were measured, by their id.
+        costs: those that were measured.
     """
+    known: dict[str, list[Cost]] = {}
+    for cost in costs:
+        known.setdefault(cost.id, []).append(cost)
     by_name: dict[str, list[_Group]] = {}
     for group in _groups(index):
         by_name.setdefault(group.task, []).append(group)
@@ -167,7 +206,7 @@ def rows(index: pd.DataFrame, costs: Mapping[str, Cost] | None = None) -> list[R
     for name, groups in by_name.items():
         for group, own in zip(groups, differing([group.config for group in groups], TASK_PARTS), strict=True):
             by_task.setdefault(" ".join([name, *words(own)]), []).append(group)
-    return [row for task, groups in by_task.items() for row in _ranked(groups, task=task, costs=costs or {})]
+    return [row for task, groups in by_task.items() for row in _ranked(groups, task=task, costs=known)]
 
 
 def _groups(index: pd.DataFrame) -> list[_Group]:
@@ -175,7 +214,10 @@ def _groups(index: pd.DataFrame) -> list[_Group]:
         str(name): [None if value != value else value for value in column.tolist()]  # NaN differs from itself
         for name, column in index.select_dtypes("number").items()
     }
-    columns = {**figures, **{name: index[name].tolist() for name in ("seed", "status", "device") if name in index}}
+    columns = {
+        **figures,
+        **{name: index[name].tolist() for name in ("id", "seed", "status", "device") if name in index},
+    }
     places: dict[str, list[int]] = {}
     for place, setting in enumerate(index["setting"].tolist()):
         places.setdefault(setting, []).append(place)
@@ -193,26 +235,41 @@ def _groups(index: pd.DataFrame) -> list[_Group]:
     ]
 
 
-def _ranked(groups: Sequence[_Group], *, task: str, costs: Mapping[str, Cost]) -> list[Row]:
+def _ranked(groups: Sequence[_Group], *, task: str, costs: Mapping[str, Sequence[Cost]]) -> list[Row]:
     """The rows of one task, the best first."""
     ordered = sorted(groups, key=lambda group: (group.score, group.optimizer))
     best = ordered[0] if ordered[0].is_complete and len(ordered) > 1 else None
+    differences = [
+        difference(best.ranking, group.ranking) if best and group is not best and group.is_complete else None
+        for group in ordered
+    ]
+    # Each by itself: over all settings of a table, three seeds would tell hardly any apart.
+    marks: list[Mark] = ["tie" if ties([found])[0] else "" for found in differences]
+    if best is not None:
+        marks[0] = "best"
     parts = [part for part in ordered[0].config if part not in TASK_PARTS]
-    table = []
-    for group, setting in zip(ordered, differing([group.config for group in ordered], parts), strict=True):
-        mark: Mark = ""
-        if group is best:
-            mark = "best"
-        elif best is not None and group.is_complete and ties(best.ranking, group.ranking):
-            mark = "tie"
-        cost = costs.get(cost_id(group.config)) if costs else None
-        if cost is not None and cost.environment.get("device") not in group.devices:
-            cost = None  # measured elsewhere
-        table.append(_row(group, task=task, mark=mark, setting=setting, cost=cost))
-    return table
+    settings = differing([group.config for group in ordered], parts)
+    return [
+        _row(group, task=task, mark=mark, setting=setting, difference=found, cost=_cost(group, costs))
+        for group, mark, setting, found in zip(ordered, marks, settings, differences, strict=True)
+    ]
 
 
-def _row(group: _Group, *, task: str, mark: Mark, setting: Mapping[str, Any], cost: Cost | None) -> Row:
+def _cost(group: _Group, costs: Mapping[str, Sequence[Cost]]) -> Cost | None:
+    """The cost of the group's steps, as measured on a device that its trials ran on."""
+    own = costs.get(cost_id(group.config), ()) if costs else ()
+    return next((cost for cost in own if cost.environment.get("device") in group.devices), None)
+
+
+def _row(
+    group: _Group,
+    *,
+    task: str,
+    mark: Mark,
+    setting: Mapping[str, Any],
+    difference: Difference | None,
+    cost: Cost | None,
+) -> Row:
     with_target = group.has_target
     measured = group.figures("step_seconds")
     step_seconds = statistics.median(measured) if measured else None
@@ -234,4 +291,9 @@ def _row(group: _Group, *, task: str, mark: Mark, setting: Mapping[str, Any], co
         peak_bytes=cost.memory.peak_bytes if cost and cost.memory else peak_bytes,
         cost=cost,
         failures=group.failures,
+        config=group.config,
+        values=group.by_seed(next(iter(group.directions))),
+        ranking=group.ranking,
+        difference=difference,
+        ids=group.ids,
     )

@@ -56,7 +56,12 @@ def show(found: Report, *, svg: Path | None = None) -> None:
     if written := [*found.write(), *_findings(found, asked, page)]:
         page.print(f"[dim]Written: {escape(' '.join(map(str, written)))}[/]", soft_wrap=True)
     if svg is not None:
-        svg.write_text(_picture([rich_table(content, title=title) for title, content in contents.items()]))
+        write_picture(svg, contents)
+
+
+def write_picture(path: Path, contents: Mapping[str, pd.DataFrame]) -> None:
+    """Write an SVG of these tables, by title."""
+    path.write_text(_picture([rich_table(content, title=title) for title, content in contents.items()]))
 
 
 def _findings(found: Report, asked: Mapping[str, Any], page: Console) -> list[Path]:

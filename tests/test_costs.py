@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def test_numbers_that_are_equal_are_one_however_they_are_spelt() -> None:
     assert cost_id(config({"optimizer.rank": 0.5})) != cost_id(config({"optimizer.rank": 0.25}))
 
 
-def shown(costs: dict[str, Cost], tmp_path: Path) -> tuple[Any, Any, str]:
+def shown(costs: Sequence[Cost], tmp_path: Path) -> tuple[Any, Any, str]:
     store = Store(tmp_path, "sweep")
     for name in ("adamw", "lion"):
         for seed in range(2):
@@ -192,7 +192,7 @@ def shown(costs: dict[str, Cost], tmp_path: Path) -> tuple[Any, Any, str]:
 def test_the_table_of_a_sweep_has_the_costs_beside_the_quality(tmp_path: Path) -> None:
     adamw = cost({"optimizer.name": "adamw"}, device=ABACUS)
     lion = cost({"optimizer.name": "lion"}, device=ABACUS, memory=memory(peak_bytes=1024))
-    words, numbers, notes = shown({adamw.id: adamw, lion.id: lion}, tmp_path)
+    words, numbers, notes = shown([adamw, lion], tmp_path)
     assert words["step (ms)"].tolist() == ["10", "10"]
     assert words["step / adamw"].tolist() == ["1.25", "1.25"]
     assert words["optimizer's share"].tolist() == ["40 %", "40 %"]
@@ -205,7 +205,7 @@ def test_the_table_of_a_sweep_has_the_costs_beside_the_quality(tmp_path: Path) -
 
 def test_a_row_without_a_cost_says_that_its_step_is_of_the_trials(tmp_path: Path) -> None:
     adamw = cost({"optimizer.name": "adamw"}, device=ABACUS)
-    words, numbers, notes = shown({adamw.id: adamw}, tmp_path)
+    words, numbers, notes = shown([adamw], tmp_path)
     assert words["step (ms)"].tolist() == ["10", "20"]
     assert words["step / adamw"].tolist() == ["1.25", "-"]
     assert numbers["optimizer_share"].isna().tolist() == [False, True]
@@ -214,14 +214,14 @@ def test_a_row_without_a_cost_says_that_its_step_is_of_the_trials(tmp_path: Path
 
 def test_a_cost_of_another_device_than_the_trials_ran_on_is_not_shown_with_them(tmp_path: Path) -> None:
     adamw = cost({"optimizer.name": "adamw"}, device="H200")
-    words, _, notes = shown({adamw.id: adamw}, tmp_path)
+    words, _, notes = shown([adamw], tmp_path)
     assert words["step (ms)"].tolist() == ["20", "20"]
     assert "as the trials ran" in notes
 
 
 def test_a_contended_step_is_marked(tmp_path: Path) -> None:
     busy = cost({"optimizer.name": "lion"}, device=ABACUS, contended=["other processes used 1.3 of 2 cores"])
-    _, numbers, notes = shown({busy.id: busy}, tmp_path)
+    _, numbers, notes = shown([busy], tmp_path)
     assert "lion: its step was measured while the device was busy (other processes used 1.3 of 2 cores)." in notes
     assert numbers["is_contended"].tolist() == [None, True]
     assert "lion (contended)" in cost_cells.time_words([busy])["optimizer"].tolist()
