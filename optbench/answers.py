@@ -60,7 +60,7 @@ def _quality(contest: Contest, field: Sequence[Contender]) -> str:
         verb = "is best with" if others else "reaches"
         text = f"On {contest.task} {_named(first)} {verb} {_value(contest, first)} {seeds}"
     if behind:
-        follows = "then comes" if len(leaders) > 1 else "next is"
+        follows = "the first that is told apart is" if len(leaders) > 1 else "next is"
         text += f"; {follows} {_named(behind[0])} with {_value(contest, behind[0])}"
     elif not others:
         text += "; no other optimizer has a result to compare it with"
@@ -81,7 +81,7 @@ def _price(field: Sequence[Contender]) -> Iterator[str]:
             parts.append(
                 f"{low.optimizer} keeps {_said(least / most)} state of {high.optimizer}"
                 if least
-                else f"{low.optimizer} keeps no state, {high.optimizer} {most:.3g} B per parameter,"
+                else f"{low.optimizer} keeps no state, where {high.optimizer} keeps {most:.3g} B per parameter"
             )
     elif known:
         parts.append(f"{known[0][0].optimizer} keeps {known[0][1]:.3g} B of state per parameter")
@@ -95,11 +95,11 @@ def _price(field: Sequence[Contender]) -> Iterator[str]:
         if slow[1] > fast[1] * _NOTABLE:
             ratio = slow[1] / fast[1]
             parts.append(f"a step of {slow[0].optimizer} takes {ratio:.2g} times as long as one of {fast[0].optimizer}")
-    elif timed and timed[0][0].optimizer != timed[0][2]:
+    elif len(leaders) == 1 and timed and timed[0][0].optimizer != timed[0][2]:
         parts.append(f"its step takes {timed[0][1]:.2f} times as long as one of {timed[0][2]}")
     if parts:
         whose = "Of these " if len(leaders) > 1 else ""
-        text = f"{whose}{' and '.join(parts)}."
+        text = f"{whose}{'; '.join(parts)}."
         yield text[0].upper() + text[1:] if whose else text
 
 

@@ -258,27 +258,23 @@ def _parity(arguments: list[str]) -> int:
 
 def _report(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="optbench report", description="Print the table of each sweep again, from the store."
+        prog="optbench report",
+        description="From the store alone: print the tables, and write a page, tables and pictures.",
+        epilog="optbench report results optimizer=lion,adamw task=digits_mlp optimizer.lr=0.001",
     )
-    parser.add_argument("folder", nargs="*", default=["results"], help="a results folder, or one sweep in it")
+    parser.add_argument(
+        "folder", nargs="*", help="results folders, or sweeps in one (default: results); key=value,value filters trials"
+    )
     parser.add_argument("--all", action="store_true", help="every stored trial, not those of the last command alone")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where to write (default: report in the first folder)"
+    )
     parser.add_argument("--svg", type=Path, metavar="FILE", help="also write a picture of the tables")
     parsed = parser.parse_args(arguments)
 
-    from optbench import terminal
-    from optbench.report import report
-    from optbench.store import sweeps
+    from optbench.reporting import make_report
 
-    for name in parsed.folder:
-        folder = Path(name.removeprefix("results="))
-        found = sweeps(folder)
-        if not found:
-            raise UsageError(f"{folder}: no results here. `optbench sweep optimizer=lion,adamw` makes some.")
-        for store in found:
-            try:
-                terminal.show(report(store, everything=parsed.all), svg=parsed.svg)
-            except OSError as error:
-                raise UsageError(f"{error.filename or folder}: {error.strerror}.") from error
+    make_report(parsed.folder, everything=parsed.all, out=parsed.out, svg=parsed.svg)
     return 0
 
 

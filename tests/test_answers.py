@@ -55,14 +55,14 @@ def test_those_that_are_not_told_apart_tie_and_the_cheaper_one_is_said(contest: 
 @pytest.mark.parametrize(
     ("lion", "words"),
     [
-        (0, "lion keeps no state, adamw 8 B per parameter,"),
+        (0, "Of these lion keeps no state, where adamw keeps 8 B per parameter."),
         (2000, "lion keeps a quarter of the state of adamw"),
         (3000, "lion keeps 0.38 times the state of adamw"),
     ],
 )
 def test_the_price_is_in_words(contest: Make, lion: int, words: str) -> None:
     found = contest({"lion": [1.0, 1.1], "adamw": [1.1, 1.0]}, states={"lion": lion, "adamw": 8000})
-    assert words.rstrip(",") in answer(found)[1]
+    assert words in answer(found)[1]
 
 
 def test_equal_prices_are_not_worth_a_sentence(contest: Make) -> None:

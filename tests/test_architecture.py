@@ -34,7 +34,17 @@ METHODS = sorted(
     and name not in ("optbench.optim.build", "optbench.optim.param_groups", "optbench.optim.refused")
     and not name.endswith("__init__")
 )
-ANALYSIS = ["optbench.store", "optbench.stats", "optbench.tables", "optbench.report", "optbench.terminal"]
+ANALYSIS = [
+    "optbench.store",
+    "optbench.stats",
+    "optbench.tables",
+    "optbench.report",
+    "optbench.terminal",
+    "optbench.page",
+    "optbench.publication",
+    "optbench.reporting",
+    "optbench.loaded",
+]
 # What tasks may know.
 OF_TASKS = {f"optbench.{name}" for name in ("captions", "data", "errors", "imports", "parsing", "seeding")}
 HYDRA = {"optbench.cli", "optbench.compose", "optbench.loading", "optbench.sweeper"}

@@ -111,8 +111,8 @@ def installed(pattern: str) -> set[str]:
 
 @pytest.mark.packaging
 def test_the_wheel_holds_every_module_every_config_and_the_typing_marker(contents: set[str]) -> None:
-    expected = installed("*.py") | installed("*.yaml") | {"optbench/py.typed"}
-    assert "optbench/conf/config.yaml" in expected
+    expected = set().union(*map(installed, ("*.py", "*.yaml", "*.j2", "*.css", "*.js"))) | {"optbench/py.typed"}
+    assert {"optbench/conf/config.yaml", "optbench/templates/report.css"} <= expected
     assert sorted(expected - contents) == []
 
 
@@ -146,6 +146,9 @@ def test_the_command_runs_a_trial_away_from_the_checkout(environment: Environmen
     assert done.returncode == 0, done.stderr
     (trial,) = results.glob("*/trials/*.json")
     assert json.loads(trial.read_text())
+    done = environment.run("optbench", "report", str(results), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "</html>" in (results / "report" / "report.html").read_text()
 
 
 def test_the_development_environment_is_an_editable_installation_of_this_checkout() -> None:
