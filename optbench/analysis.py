@@ -77,7 +77,7 @@ class Analysis:
 
 def analyse(gathered: Gathered) -> Analysis:
     """The analysis of these trials."""
-    curves = Curves(gathered.read)
+    curves = Curves(gathered.reader)
     rows = tables.rows(gathered.index, gathered.costs)
     found = contests(rows, curves=curves, overrides=gathered.overrides)
     slug = slugs()

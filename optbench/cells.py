@@ -50,7 +50,7 @@ def numbers(table: Sequence[Row]) -> pd.DataFrame:
     """
     with_target = _with_target(table)
     metrics = metrics_of(table)
-    return pd.DataFrame([_flat(row, metrics=metrics, with_target=with_target) for row in table])
+    return pd.DataFrame([figures(row, metrics=metrics, with_target=with_target) for row in table])
 
 
 def notes(table: Sequence[Row], index: pd.DataFrame) -> list[str]:
@@ -168,7 +168,8 @@ def _with_target(table: Sequence[Row]) -> bool:
     return any(row.num_reached is not None for row in table)
 
 
-def _flat(row: Row, *, metrics: Sequence[str], with_target: bool) -> dict[str, Any]:
+def figures(row: Row, *, metrics: Sequence[str], with_target: bool) -> dict[str, Any]:
+    """One row of `numbers`, with the columns of these metrics and, where asked for, of the target."""
     line: dict[str, Any] = {
         "task": row.task,
         "optimizer": row.optimizer,

@@ -40,13 +40,29 @@ class Gathered:
     is_filtered: bool = False
     _overrides: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def read(self, trial_id: str) -> dict[str, Any] | None:
-        """The record of a trial; None where its file is damaged or gone."""
-        return self.store_of[trial_id].read(trial_id)
+    @property
+    def reader(self) -> "Reader":
+        """What reads the records of the trials."""
+        return Reader(store_of=self.store_of)
 
     def overrides(self, trial_id: str) -> Sequence[str] | None:
         """What was typed for the trial; None where another command has followed that did not ask for it."""
         return self._overrides.get(trial_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads the records of trials, in this process or in another.
+
+    Attributes:
+        store_of: where each trial is, by its id.
+    """
+
+    store_of: Mapping[str, Store]
+
+    def __call__(self, trial_id: str) -> dict[str, Any] | None:
+        """The record of a trial; None where its file is damaged or gone."""
+        return self.store_of[trial_id].read(trial_id)
 
 
 def gather(

@@ -54,7 +54,7 @@ def _curves(gathered: Gathered) -> pd.DataFrame:
     """A row for each measurement, with the trial's id, task, optimizer, setting and seed."""
     frames = []
     for trial in gathered.index[["id", "task", "optimizer", "setting", "seed", "status"]].to_dict("records"):
-        record = gathered.read(trial["id"])
+        record = gathered.reader(trial["id"])
         if record is not None and record["curve"].get("step"):
             frames.append(
                 pd.DataFrame(record["curve"]).astype(float).assign(**{str(key): value for key, value in trial.items()})

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from optbench import __version__, answers, cells
 from optbench.analysis import Analysis
 from optbench.contest import Contest
 from optbench.failures import FAILED
 from optbench.folder import Folder
-from optbench.gallery import drawings
+from optbench.gallery import Subject, draw
 from optbench.page import Page, Section, render
 from optbench.pictures.picture import Picture
 from optbench.sheet import Sheet
@@ -20,7 +22,7 @@ PAGE = "report.html"
 # What a page can hold and still be sent by mail, and opened on a phone.
 MAX_PICTURES = 24
 MAX_PICTURE_BYTES = 1_400_000
-MAX_ROWS = 500
+MAX_ROWS = 200
 
 HOW_TO_READ = (
     "Best: the setting of an optimizer with the best mean over seeds of the task's first metric, or with the fewest "
@@ -64,26 +66,26 @@ def publish(analysis: Analysis, path: Path, *, progress: Callable[[str, int, int
         OSError: the folder cannot be written to, or the disk is full.
     """
     folder = Folder(path)
-    asked = drawings(analysis)
     pictures: list[Picture] = []
-    for done, drawing in enumerate(asked):
-        progress(f"drawing {drawing.title}", done, len(asked) + 1)
-        for picture in drawing.draw():
-            pictures.append(picture)
-            folder.write(f"figures/{picture.name}.svg", picture.svg)
-            folder.write(f"figures/{picture.name}.png", picture.png)
-            folder.write(f"figures/{picture.name}.csv", csv(picture.numbers))
-    progress("writing tables", len(asked), len(asked) + 1)
+    subject = Subject(
+        contests=analysis.contests, slugs=analysis.slugs, aggregate=analysis.aggregate, curves=analysis.curves
+    )
+    for picture in draw(subject, progress=progress):
+        pictures.append(picture)
+        folder.write(f"figures/{picture.name}.svg", picture.svg)
+        folder.write(f"figures/{picture.name}.png", picture.png)
+        folder.write(f"figures/{picture.name}.csv", csv(picture.numbers))
+    progress("writing tables", 1, 1)
     sheets = analysis.all_sheets()
     for sheet in sheets:
         folder.write(f"tables/{sheet.name}.md", markdown(sheet))
         folder.write(f"tables/{sheet.name}.csv", csv(sheet.numbers))
-        folder.write(f"tables/{sheet.name}.tex", latex(sheet))
+        if len(sheet.words) <= MAX_ROWS:  # LaTeX is for printing
+            folder.write(f"tables/{sheet.name}.tex", latex(sheet))
     page = _page(analysis, sheets, pictures)
     written = folder.write(PAGE, render(page))
     folder.write("report.md", _text(page))
     folder.close()
-    progress("done", len(asked) + 1, len(asked) + 1)
     found = [line for section in page.sections for line in section.answers]
     return Publication(page=written, num_files=len(folder.written), answers=found)
 
@@ -99,8 +101,8 @@ def _page(analysis: Analysis, sheets: Sequence[Sheet], pictures: Sequence[Pictur
         _counted(len(analysis.contests), "task"),
         _counted(len(optimizers), "optimizer"),
         f"{num_failed} failed",
-        *sorted({str(device) for device in index["device"].dropna()}),
-        *sorted({f"torch {version}" for version in index["torch"].dropna()}),
+        *_distinct(index, "device"),
+        *(f"torch {version}" for version in _distinct(index, "torch")),
     ]
     sections = [
         *(_of_contest(analysis, contest, by_name=by_name, shown=shown) for contest in analysis.contests),
@@ -195,6 +197,11 @@ def _cut(sheet: Sheet) -> Sheet:
 
 def _files(pictures: Sequence[Picture]) -> list[str]:
     return [f"figures/{picture.name}.svg" for picture in pictures]
+
+
+def _distinct(index: pd.DataFrame, column: str) -> list[str]:
+    """What trials have in a column; nothing where none has it."""
+    return sorted({str(value) for value in index[column].dropna()}) if column in index else []
 
 
 def _counted(count: int, what: str) -> str:

@@ -16,6 +16,7 @@ from optbench.report import report
 
 FOLDER = "report"
 MAX_NOTES = 12
+MAX_ROWS = 100  # of the table of a sweep; with more, each optimizer's best setting is printed
 MAX_TABLES = 6  # tasks of which the tables are printed
 
 
@@ -84,7 +85,8 @@ def _print(gathered: Gathered, analysis: Analysis, *, everything: bool, svg: Pat
     page = console()
     for path in (path for store in gathered.stores for path in store.quarantined):
         warn(f"{path}: did not hold what was written, and was set aside.")
-    if len(gathered.stores) == 1 and not gathered.is_filtered:
+    num_rows = sum(len(contest.rows) for contest in analysis.contests)
+    if len(gathered.stores) == 1 and not gathered.is_filtered and num_rows <= MAX_ROWS:
         terminal.show(report(gathered.stores[0], everything=everything), svg=svg)
         return
     sheets = [analysis.of_contest(contest)[0] for contest in analysis.contests]

@@ -106,7 +106,7 @@ def settings(contest: Contest, *, slug: str) -> Sheet:
             ("failed", _failures(row.failures), sum(row.failures.values())),
         ]:
             words[title], keys[title] = text, key
-        lines.append(Line(words=words, keys=keys, numbers=_numbers(row)))
+        lines.append(Line(words=words, keys=keys, numbers=_numbers(row, metrics)))
     notes = [f"{_TIE} not told apart from the best by the seeds they share, each by itself (paired t, 95 %)."]
     return sheet(lines, name=f"settings_{slug}", title=f"{contest.task}: all {len(lines)} settings", notes=notes)
 
@@ -129,18 +129,18 @@ def _best_line(contest: Contest, contender: Contender, *, metrics: Sequence[str]
     for title, text, key in [
         first,
         ("minus the best", behind, None if contender.difference is None else abs(contender.difference.mean)),
-        *others,
         *_cost_cells(row, timed=timed),
         ("seeds", str(row.num_trials), row.num_trials),
         ("failed", _failures(row.failures), sum(row.failures.values())),
         ("settings tried", str(len(contender.rows)), len(contender.rows)),
         ("failed of all", f"{failed}/{contender.num_trials}", failed / contender.num_trials),
         ("at the edge", ", ".join(_short(found.key) for found in contender.edges) or "no", len(contender.edges)),
+        *others,
     ]:
         words[title], keys[title] = text, key
     found = contender.difference
     numbers = {
-        **_numbers(row),
+        **_numbers(row, metrics),
         "is_tied": contender.is_tied,
         "is_control": contender.is_control,
         **{f"difference{end}": getattr(found, name, None) for end, name in _DIFFERENCE.items()},
@@ -170,14 +170,14 @@ def _default_line(contender: Contender, row: Row, *, metrics: Sequence[str], con
     ]:
         words[title], keys[title] = text, key
     numbers = {
-        **_numbers(row),
+        **_numbers(row, metrics),
         **{f"gain{end}": getattr(gain, name, None) for end, name in _DIFFERENCE.items()},
     }
     return Line(words=words, keys=keys, numbers=numbers)
 
 
-def _numbers(row: Row) -> dict[str, Any]:
-    return {str(name): value for name, value in cells.numbers([row]).iloc[0].items()}
+def _numbers(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
+    return cells.figures(row, metrics=metrics, with_target=row.num_reached is not None)
 
 
 def _mark(contest: Contest, contender: Contender) -> str:

@@ -67,7 +67,7 @@ def train(
     peak_rates = [rate(group) for group in optimizer.param_groups]
     step_on = Stepper(task.loss, optimizer, capabilities=capabilities, max_grad_norm=max_grad_norm, hardware=hardware)
     swap = _swapper(optimizer, capabilities)
-    view = View(optimizer)
+    view = View(optimizer, is_lr_free=Capability.LR_FREE in capabilities)
     batches = task.batches()
     losses: list[Tensor] = []  # of the block under way, on the device
     fetched: list[float] = []  # since the last measurement

@@ -15,9 +15,11 @@ class View:
 
     Args:
         optimizer: under training.
+        is_lr_free: whether it estimates its own rate as `d`; others call something else so, as Adafactor its threshold.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, *, is_lr_free: bool = False) -> None:
+        self._is_lr_free = is_lr_free
         self._groups: Sequence[Mapping[str, Any]] = optimizer.param_groups
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._before: list[Tensor] | None = None
@@ -48,7 +50,7 @@ class View:
     def rates(self) -> dict[str, float]:
         """`d`, the distance that Prodigy and D-Adaptation estimate, and `effective_lr`, d times lr; of others none."""
         group = self._groups[0]
-        if "d" not in group or group["lr"] is None:
+        if not self._is_lr_free or "d" not in group or group["lr"] is None:
             return {}
         d = float(group["d"])
         return {"d": d, "effective_lr": d * float(group["lr"])}

@@ -194,4 +194,5 @@ def _pretrain(folder: Path, *, model: nn.Module, data: ImageData, recipe: Pretra
             optimizer.step()
     finally:
         torch.set_num_threads(num_threads)
+        optimizer.zero_grad()  # whoever trains the base keeps no more memory than those who read it
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)

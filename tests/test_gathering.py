@@ -39,7 +39,7 @@ def test_the_sweeps_of_several_folders_are_one(store: Store, tmp_path: Path) -> 
         "sgd": "three",
     }
     for trial_id in found.index["id"]:
-        record = found.read(trial_id)
+        record = found.reader(trial_id)
         assert record is not None
         assert record["id"] == trial_id
 

@@ -21,7 +21,7 @@ def test_an_update_is_the_root_mean_square_of_what_one_step_changed() -> None:
     assert view.after_step(torch.tensor(2.0)) == {}, "the step was not watched"
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "lion", "adamw", "lbfgs", "sam", "schedulefree_adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "lion", "adamw", "lbfgs", "sam", "schedulefree_adamw", "adafactor"])
 def test_every_measurement_after_the_first_has_an_update_and_a_gradient(optimizer: str, run_trial: RunTrial) -> None:
     curve = run_trial(
         f"optimizer={optimizer}", "task=saddle", "budget.num_steps=6", "evaluation.every_num_steps=4"

@@ -25,7 +25,8 @@ MOST_MAPS = 12
 # A search that draws its values at random fills hardly any of the pairs.
 _LEAST_FILLED = 0.4
 _MOST_TICKS = 8
-_HEIGHT = 2.2
+_ROW = 0.38  # inches, of a row of cells
+_LEAST_HEIGHT, _MOST_HEIGHT = 1.1, 2.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,8 @@ def _draw(contest: Contest, maps: Sequence[_Map], *, y: Extent, name: str) -> di
     columns = 2 if len(maps) > 1 else 1
     rows = math.ceil(len(maps) / columns)
     room = Margins(top=0.3, under=0.62, between=0.75, right=1.0 if columns == 2 else 3.6)
-    with new_page(name, height=_HEIGHT, rows=rows, columns=columns, margins=room) as page:
+    height = min(max(_ROW * max(len(one.decays) for one in maps), _LEAST_HEIGHT), _MOST_HEIGHT)
+    with new_page(name, height=height, rows=rows, columns=columns, margins=room) as page:
         for place in range(rows * columns):
             axes = page.axes[place // columns][place % columns]
             if place < len(maps):

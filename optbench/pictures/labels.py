@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 _MARKER = 5.0  # points from the middle of a marker to what may stand beside it
@@ -67,28 +67,16 @@ def _marker(label: Label) -> Box:
     return x - _MARKER, y - _MARKER, x + _MARKER, y + _MARKER
 
 
-def _candidates(label: Label) -> list[tuple[float, Box]]:
+def _candidates(label: Label) -> Iterator[tuple[float, Box]]:
     """Places around the point, the nearest first and to its right first, each with its distance."""
     x, y = label.anchor
     width, height = label.size
-    found = []
     for distance, turn in itertools.product(_DISTANCES, range(_NUM_TURNS)):
         angle = 2.0 * math.pi * turn / _NUM_TURNS * (1 if turn % 2 else -1)
-        toward = math.cos(angle), math.sin(angle)
-        gap = _MARKER + distance
-        middle = (x + toward[0] * (gap + width / 2.0), y + toward[1] * (gap + height / 2.0))
-        found.append(
-            (
-                distance,
-                (
-                    middle[0] - width / 2.0,
-                    middle[1] - height / 2.0,
-                    middle[0] + width / 2.0,
-                    middle[1] + height / 2.0,
-                ),
-            )
-        )
-    return found
+        across = x + math.cos(angle) * (_MARKER + distance + width / 2.0)
+        upwards = y + math.sin(angle) * (_MARKER + distance + height / 2.0)
+        box = (across - width / 2.0, upwards - height / 2.0, across + width / 2.0, upwards + height / 2.0)
+        yield distance, box
 
 
 def _shared(one: Box, other: Box) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from optbench.pictures.picture import Scale
 
 WIDE_DECADES = 1.5
+_LARGEST = 1e300
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _NICE = (1.0, 2.0, 5.0, 10.0)
 
@@ -69,12 +70,12 @@ def extent(values: Iterable[float], *, scale: Scale = "linear", margin: float = 
     """What shows all these values, with some room beyond them.
 
     Args:
-        values: those that are not finite are passed over, as is what a logarithm does not have.
+        values: those that are not finite or beyond drawing are passed over, as is what a logarithm does not have.
         scale: of the axis.
         margin: at each end, as a part of the length.
         is_whole: whether all are whole numbers.
     """
-    known = [value for value in values if math.isfinite(value) and (scale == "linear" or value > 0.0)]
+    known = [value for value in values if abs(value) < _LARGEST and (scale == "linear" or value > 0.0)]
     low, high = (min(known), max(known)) if known else (1.0, 1.0)
     if scale == "log":
         if high <= low * 1.0001:
@@ -123,7 +124,8 @@ def _linear_ticks(shown: Extent, most: int) -> list[tuple[float, str]]:
     values = [place * step for place in range(first, last + 1)]
     largest = max(map(abs, values), default=0.0)
     if digits > 4 or largest >= 1e6:
-        return [(value, plain(value, digits=4)) for value in values]
+        needed = math.floor(math.log10(largest)) - math.floor(math.log10(step)) + 1 if largest else 1
+        return [(value, plain(value, digits=max(4, needed))) for value in values]
     return [(value, f"{value + 0.0:.{digits}f}") for value in values]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from optbench.contest import Contender, Contest
 from optbench.pictures.choices import best_by, estimate_of, from_worse_edge, shown, told
-from optbench.pictures.drawing import Key, Palette, Style, element, frame, new_page, render
+from optbench.pictures.drawing import Key, Palette, Style, element, frame, new_page, render, shown_name
 from optbench.pictures.phrases import CROSS, INTERVAL, cut, failed, seeds, sentences, setting
 from optbench.pictures.picture import Panel, Picture, Series
 from optbench.pictures.scales import Extent, extent
@@ -18,8 +18,8 @@ from optbench.tables import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FAILED_ROOM = 0.07  # of the height, for each row of crosses
-_MOST_ROWS = 4
+_FAILED_ROOM = 0.06  # of the height, for each row of crosses
+_MOST_ROWS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def _caption(contest: Contest, lines: Sequence[_Line], *, y: Extent, is_cut: boo
     several = any(len(own) > 1 for line in lines for own in line.by_rate.values())
     with_bars = any(found.low is not None for row in rows if (found := estimate_of(row, contest)))
     return sentences(
-        f"{contest.metric} over {seeds(rows)} for each learning rate tried: the mean"
+        f"{shown_name(contest.metric)} over {seeds(rows)} for each learning rate tried: the mean"
         + (f", with {INTERVAL}" if with_bars else ""),
         "Where several settings share a rate, it is the best of them" if several else "",
         f"{ended}: {CROSS} at the {side} is where any did, and the mean is over the others"
