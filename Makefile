@@ -53,7 +53,7 @@ cost: ## Measure what a step takes of memory and time: make cost optimizer=lion,
 fit: ## Predict without a GPU what fits: make fit optimizer=lion,adamw hardware=rtx4090
 status: ## Show which trials are missing, running, failed or stale (results=FOLDER, FLAGS=--all)
 parity: ## Compare an optimizer with its paper's rule, or with another: make parity optimizer=adafactor
-report: ## Print the tables of what is stored (results=FOLDER, FLAGS=--all)
+report: ## Print the tables of what is stored, and write a page with pictures (results=FOLDER, FLAGS=--all)
 list: ## Show what there is to choose from (FLAGS=optimizers)
 
 # Prepending each word brings them back into the order in which they were typed.
@@ -130,7 +130,7 @@ _PROBE := import sys; old = sys.version_info < (3, 11); \
   print("Python %d.%d.%d" % sys.version_info[:3] if old else sys._base_executable); sys.exit(old)
 
 _CREATE = $(if $(UV),$(UV) venv --quiet --seed --python "$$python" .venv,"$$python" -m venv .venv)
-_PIP = $(if $(UV),$(UV) pip install --quiet --python .venv/bin/python,.venv/bin/python -m pip install --quiet \
+_PIP = $(if $(UV),$(UV) pip install --quiet --python .venv/bin/python,.venv/bin/python -m pip install --quiet --no-compile \
   --disable-pip-version-check)
 _INSTALL = $(_PIP) --constraint constraints.txt
 _OR_ADVISE = || { echo 'The set-up failed, for the reason above. It needs the network or a local index' \

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from optbench import filters, terminal
 from optbench.analysis import Analysis, analyse
@@ -63,7 +63,11 @@ def make_report(words: Sequence[str], *, everything: bool, out: Path | None, svg
         _print(gathered, analysis, everything=everything, svg=svg)
         bar.start()
         try:
-            written = publish(analysis, out, progress=lambda *told: _advance(bar, task, *told))
+            written = publish(
+                analysis,
+                out,
+                progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+            )
         except OSError as error:
             raise UsageError(
                 f"{error.filename or out}: {error.strerror}. The report goes to {out}; name another folder with --out."
@@ -74,10 +78,6 @@ def make_report(words: Sequence[str], *, everything: bool, out: Path | None, svg
     stdout.print(
         f"[bold]{escape(str(written.page))}[/] [dim]and {written.num_files - 1} files beside it[/]", soft_wrap=True
     )
-
-
-def _advance(bar: Progress, task: TaskID, what: str, done: int, total: int) -> None:
-    bar.update(task, description=what, completed=done, total=total)
 
 
 def _print(gathered: Gathered, analysis: Analysis, *, everything: bool, svg: Path | None) -> None:

@@ -143,7 +143,7 @@ def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path) -> None:
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGUSR2, 143, marks=pytest.mark.verify)]
 )
 def test_a_signal_preempts_and_the_same_command_goes_on(number: int, code: int, tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, "task=slow", "budget.num_steps=300", "seed=0,1,2")
+    sweep = Sweep(tmp_path, "task=slow", "budget.num_steps=150", "seed=0,1,2")
     process = sweep.start()
     wait_until(lambda: len(sweep.workers()) == 2)
     time.sleep(1.0)

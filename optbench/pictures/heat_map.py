@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
 
 MOST_IN_WORDS = 8  # columns or rows of cells with a number in each
-MOST_MAPS = 12
+MOST_MAPS = 6  # of the optimizers that do best
 # A search that draws its values at random fills hardly any of the pairs.
 _LEAST_FILLED = 0.4
 _MOST_TICKS = 8
