@@ -1,6 +1,6 @@
 """The tables over several tasks: ranks, interquartile means, and who is likely to be better."""
 
-from optbench.aggregate import Aggregate
+from optbench.aggregate import FEW_TASKS, Aggregate
 from optbench.sheet import Sheet
 from optbench.sheets import Line, sheet
 from optbench.stats import Estimate
@@ -10,11 +10,13 @@ def across(found: Aggregate) -> Sheet:
     """A line for each optimizer that ran on all tasks, the best mean rank first."""
     lines = [_line(found, name) for name in found.optimizers]
     notes = [
-        f"Each optimizer at its best setting on {len(found.tasks)} tasks: {', '.join(found.tasks)}. Controls are not "
-        "ranked.",
-        "rank: optimizers that are not told apart on a task share the mean of their places; [interval] over tasks.",
-        "score: 0 is no training, 1 the best mean on the task, failures count as 0; interquartile mean over all "
-        "trials, [bootstrap over seeds, task by task, 95 %] (Agarwal et al. 2021, https://arxiv.org/abs/2108.13264).",
+        f"Each optimizer at its best setting on {len(found.tasks)} tasks: {', '.join(found.tasks)}; of each the seeds "
+        "that all of them have. Controls are not ranked.",
+        "rank: optimizers that are not told apart on a task share the mean of their places; [interval] over tasks, "
+        f"from {FEW_TASKS} tasks on.",
+        "score: 0 is no training, 1 the best mean on the task (of steps to a target where there is one), failures "
+        "count as 0; interquartile mean over all trials, [bootstrap over seeds, task by task, 95 %] (Agarwal et al. "
+        "2021, https://arxiv.org/abs/2108.13264).",
         f"better than {found.reference}: how likely a trial of it is to end better than one of {found.reference}, the "
         "mean over tasks; at 50 % neither is.",
         *(f"{name}: not comparable, since it {why}." for name, why in found.left_out.items()),
@@ -40,8 +42,8 @@ def _line(found: Aggregate, name: str) -> Line:
     return Line(
         words={
             "optimizer": name,
-            "mean rank": f"{rank.mean:.2f} [{rank.low:.2f}, {rank.high:.2f}]",
-            "score (IQM)": f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
+            "mean rank": _estimated(rank, digits=2),
+            "score (IQM)": _estimated(score, digits=3),
             against: "-" if better is None else _percent(better),
             **{task: f"{place:g}" for task, place in found.ranks[name].items()},
             "failed": trials,
@@ -66,6 +68,15 @@ def _columns(name: str, found: Estimate | None) -> dict[str, float | None]:
     }
 
 
+def _estimated(found: Estimate, *, digits: int) -> str:
+    text = f"{found.mean:.{digits}f}"
+    return (
+        text if found.low is None or found.high is None else f"{text} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    )
+
+
 def _percent(found: Estimate) -> str:
-    low, high = found.low or 0.0, found.high or 0.0
-    return f"{found.mean * 100:.0f} % [{low * 100:.0f}, {high * 100:.0f}]"
+    text = f"{found.mean * 100:.0f} %"
+    return (
+        text if found.low is None or found.high is None else f"{text} [{found.low * 100:.0f}, {found.high * 100:.0f}]"
+    )

@@ -17,6 +17,7 @@ from optbench.curves import Curves
 from optbench.stats import CONFIDENCE, NUM_RESAMPLES, Estimate, difference, ties
 
 REFERENCE = "adamw"
+FEW_TASKS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Aggregate:
     Attributes:
         tasks: that count.
         optimizers: that ran on all of them, the best mean rank first.
-        left_out: why each of the others is not comparable.
+        left_out: why each of the other optimizers, or a task, is not comparable.
         ranks: of each optimizer on each task, 1 the best; those that are not told apart share the mean of their places.
         mean_ranks: over tasks, with an interval over them, as if they were drawn from more of their kind.
         scores: interquartile mean over tasks and seeds of scores in which 0 is no training and 1 the best mean of the
@@ -49,7 +50,7 @@ class Aggregate:
         improvement: how likely each is to be better than the reference, on a task and a seed by chance.
         reference: whom `improvement` compares with.
         num_failed: of the trials that this is over, by optimizer.
-        num_trials: that this is over, by optimizer.
+        num_trials: that this is over, by optimizer: the same seeds for all.
         profile: None where no curve tells.
     """
 
@@ -75,33 +76,40 @@ def aggregate(contests: Sequence[Contest], *, curves: Curves) -> Aggregate | Non
     """
     fields = {contest.task: _contenders(contest) for contest in contests}
     fields = {task: field for task, field in fields.items() if len(field) > 1}
-    contests = [contest for contest in contests if contest.task in fields]
     names = list(dict.fromkeys(name for field in fields.values() for name in field))
     everywhere = [name for name in names if all(name in field for field in fields.values())]
-    if len(fields) < 2 or len(everywhere) < 2:
+    # The same seeds for all: another number of them would be another weight of the task.
+    seeds = {task: _shared([field[name] for name in everywhere]) for task, field in fields.items() if everywhere}
+    contests = [contest for contest in contests if seeds.get(contest.task)]
+    if len(contests) < 2 or len(everywhere) < 2:
         return None
     left_out = {
         name: f"ran on {sum(name in field for field in fields.values())} of {len(fields)} tasks"
         for name in names
         if name not in everywhere
     }
-    scored = {contest.task: _scores(contest, everywhere) for contest in contests}
+    dropped = [task for task in fields if not seeds.get(task)]
+    scored = {contest.task: _scores(contest, everywhere, seeds[contest.task]) for contest in contests}
     ranks = _ranks(contests, everywhere)
     mean_ranks = {name: _mean_rank(list(ranks[name].values())) for name in everywhere}
     order = sorted(everywhere, key=lambda name: (mean_ranks[name].mean, name))
     reference = REFERENCE if REFERENCE in everywhere else order[0]
-    bests = {name: [fields[contest.task][name].best for contest in contests] for name in order}
+    num_trials = sum(len(seeds[contest.task]) for contest in contests)
+    num_failed = {
+        name: sum(len(set(seeds[contest.task]) - fields[contest.task][name].best.values.keys()) for contest in contests)
+        for name in order
+    }
     return Aggregate(
-        tasks=list(fields),
+        tasks=[contest.task for contest in contests],
         optimizers=order,
-        left_out=left_out,
+        left_out={**left_out, **dict.fromkeys(dropped, "has no seed that all optimizers ran with")},
         ranks={name: ranks[name] for name in order},
         mean_ranks={name: mean_ranks[name] for name in order},
         scores={name: _interquartile(name, scored) for name in order},
         improvement={name: _improvement(name, reference, scored) for name in order if name != reference},
         reference=reference,
-        num_failed={name: sum(sum(row.failures.values()) for row in rows) for name, rows in bests.items()},
-        num_trials={name: sum(row.num_trials for row in rows) for name, rows in bests.items()},
+        num_failed=num_failed,
+        num_trials=dict.fromkeys(order, num_trials),
         profile=_profile(contests, order, curves=curves),
     )
 
@@ -114,24 +122,40 @@ def _contenders(contest: Contest) -> dict[str, Contender]:
 _Scores = Mapping[str, NDArray[np.float64]]
 
 
-def _scores(contest: Contest, names: Sequence[str]) -> _Scores:
-    """The first metric of each trial, as a part of the way from no training to the best mean.
+def _shared(field: Sequence[Contender]) -> list[int]:
+    """The seeds that the best settings of all of these were run with."""
+    return sorted(set(field[0].best.seeds).intersection(*(one.best.seeds for one in field[1:])))
 
-    It is 0 for trials that failed, and for those that did worse than no training.
+
+def _scores(contest: Contest, names: Sequence[str], seeds: Sequence[int]) -> _Scores:
+    """Each trial's part of the way from no training to the best mean, by the task's first metric.
+
+    Of a task with a target it is the best mean number of steps to it over the trial's. It is 0 for trials that failed,
+    never came to the target, or did worse than no training; and for all where none did better.
     """
     field = _contenders(contest)
-    means = {name: np.mean(list(row.values.values())) for name in names if (row := field[name].best).values}
-    best = min(means.values(), key=lambda mean: contest.sign * mean) if means else math.nan
-    worst = [value for name in names for value in field[name].best.values.values()]
-    start = contest.start if contest.start is not None else max(worst, key=lambda value: contest.sign * value)
-    way = best - start
-    found = {}
-    for name in names:
-        row = field[name].best
-        values = [(value - start) / way if way else 0.0 for value in row.values.values()]
-        failed = [0.0] * (row.num_trials - len(values))
-        found[name] = np.maximum(np.asarray([*values, *failed]), 0.0)
-    return found
+    by_steps = field[names[0]].best.num_reached is not None
+    known = {
+        name: {seed: value for seed, value in row.ranking.items() if seed in seeds}
+        for name in names
+        for row in (field[name].best,)
+    }
+    means = [float(np.mean(list(own.values()))) for own in known.values() if own]
+    if by_steps:
+        fewest = min(means, default=0.0)
+        part = {name: {seed: fewest / max(steps, 1.0) for seed, steps in own.items()} for name, own in known.items()}
+    else:
+        best = min(means, key=lambda mean: contest.sign * mean, default=0.0)
+        every = [value for own in known.values() for value in own.values()]
+        worst = max(every, key=lambda value: contest.sign * value, default=0.0)
+        start = worst if contest.start is None else contest.start
+        way = best - start
+        learns = contest.sign * way < 0.0
+        part = {
+            name: {seed: max((value - start) / way, 0.0) if learns else 0.0 for seed, value in own.items()}
+            for name, own in known.items()
+        }
+    return {name: np.asarray([part[name].get(seed, 0.0) for seed in seeds]) for name in names}
 
 
 def _ranks(contests: Sequence[Contest], names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -171,10 +195,16 @@ def _resampled(scored: Mapping[str, _Scores], names: Sequence[str]) -> dict[str,
     return found
 
 
-def _interval(center: float, resampled: NDArray[np.float64], *, num_values: int) -> Estimate:
+def _interval(center: float, resampled: NDArray[np.float64], *, num_values: int, is_single: bool = False) -> Estimate:
+    if is_single:  # one seed on each task
+        return Estimate(mean=center, low=None, high=None, num_values=num_values)
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(resampled, [tail, 1.0 - tail])
     return Estimate(mean=center, low=min(float(low), center), high=max(float(high), center), num_values=num_values)
+
+
+def _is_single(scored: Mapping[str, _Scores]) -> bool:
+    return all(len(values) == 1 for scores in scored.values() for values in scores.values())
 
 
 def interquartile_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -189,7 +219,12 @@ def _interquartile(name: str, scored: Mapping[str, _Scores]) -> Estimate:
     """Interquartile mean over the trials of all tasks, with a bootstrap interval over seeds, task by task."""
     pooled = np.concatenate([scores[name] for scores in scored.values()])
     drawn = np.concatenate(_resampled(scored, [name])[name], axis=1)
-    return _interval(float(interquartile_mean(pooled)), interquartile_mean(drawn), num_values=len(pooled))
+    return _interval(
+        float(interquartile_mean(pooled)),
+        interquartile_mean(drawn),
+        num_values=len(pooled),
+        is_single=_is_single(scored),
+    )
 
 
 def _improvement(name: str, reference: str, scored: Mapping[str, _Scores]) -> Estimate:
@@ -204,11 +239,14 @@ def _improvement(name: str, reference: str, scored: Mapping[str, _Scores]) -> Es
     drawn = _resampled(scored, [name, reference])
     pairs = zip(drawn[name], drawn[reference], strict=True)
     resampled = np.mean([better(own, other) for own, other in pairs], axis=0)
-    return _interval(center, resampled, num_values=len(scored))
+    return _interval(center, resampled, num_values=len(scored), is_single=_is_single(scored))
 
 
 def _mean_rank(ranks: Sequence[float]) -> Estimate:
+    """The mean over tasks; few tasks say nothing of others, so that it has no interval then."""
     values = np.asarray(ranks)
+    if len(values) < FEW_TASKS:
+        return Estimate(mean=float(values.mean()), low=None, high=None, num_values=len(values))
     drawn = values[np.random.default_rng(0).integers(len(values), size=(NUM_RESAMPLES, len(values)))]
     return _interval(float(values.mean()), drawn.mean(axis=1), num_values=len(values))
 
@@ -251,6 +289,9 @@ def _steps_to(contender: Contender, contest: Contest, *, target: float, curves: 
     """The first step at which the target was seen to be reached, by seed."""
     found = {}
     for curve in curves.of(contender.best):
+        if not curve.status.succeeded:  # whatever it had reached before
+            found[curve.seed] = math.inf
+            continue
         values = curve.columns.get(contest.metric, [])
         points = zip(curve.columns["step"], values, strict=False)
         found[curve.seed] = next(

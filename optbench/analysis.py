@@ -1,5 +1,6 @@
 """What a report is made of: the contests of all trials, what they say together, and every table of it."""
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,10 +96,9 @@ def slugs() -> Callable[[str], str]:
     taken: set[str] = set()
 
     def slug(text: str) -> str:
-        plain = re.sub(r"[^A-Za-z0-9-]+", "_", text).strip("_")[:MAX_SLUG] or "task"
-        name, number = plain, 2
-        while name.lower() in taken:
-            name, number = f"{plain}_{number}", number + 1
+        name = re.sub(r"[^A-Za-z0-9-]+", "_", text).strip("_")
+        if not name or len(name) > MAX_SLUG or name.lower() in taken:  # the same name whatever else is in the report
+            name = f"{name[:MAX_SLUG]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         taken.add(name.lower())
         return name
 

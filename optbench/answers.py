@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from optbench import cells
 from optbench.aggregate import Aggregate
 from optbench.contest import Contender, Contest
-from optbench.settings import spelt, words
+from optbench.settings import spelt
 from optbench.stats import Estimate
 
 MAX_NAMED = 4
@@ -27,13 +27,15 @@ def answer(contest: Contest) -> list[str]:
 
 def answer_over_tasks(found: Aggregate) -> list[str]:
     """What several tasks say together."""
-    first, *others = found.optimizers
-    rank = found.mean_ranks[first]
-    next_rank = found.mean_ranks[others[0]]
-    lines = [
-        f"Over {len(found.tasks)} tasks {first} has the best mean rank of {len(found.optimizers)} optimizers, "
-        f"{_ranked(rank)}; next is {others[0]} at {_ranked(next_rank)}."
-    ]
+    rank = found.mean_ranks[found.optimizers[0]]
+    first = [name for name in found.optimizers if found.mean_ranks[name].mean == rank.mean]
+    others = found.optimizers[len(first) :]
+    verb = "share" if len(first) > 1 else "has"
+    text = f"Over {len(found.tasks)} tasks {_listed(first)} {verb} the best mean rank of {len(found.optimizers)} "
+    text += f"optimizers, {_ranked(rank)}"
+    if others:
+        text += f"; next is {others[0]} at {_ranked(found.mean_ranks[others[0]])}"
+    lines = [f"{text}."]
     if found.left_out:
         listed = "; ".join(f"{name} {why}" for name, why in found.left_out.items())
         lines.append(f"Not comparable, and left out of it: {listed}.")
@@ -41,29 +43,35 @@ def answer_over_tasks(found: Aggregate) -> list[str]:
 
 
 def _ranked(rank: Estimate) -> str:
+    if rank.low is None or rank.high is None:
+        return f"{rank.mean:.2g}"
     return f"{rank.mean:.2g} [{rank.low:.2g}, {rank.high:.2g}]"
 
 
 def _quality(contest: Contest, field: Sequence[Contender]) -> str:
     first, *others = field
+    if first.best.num_reached == 0:
+        names = _all_named(field)
+        return f"On {contest.task} no optimizer reached the target: {names} did not, {_seeds(field)}."
+    on = f"On {contest.task}"
+    if not first.is_leader:
+        return f"{on} no setting went without failures; {_named(first)} comes first with {_value(contest, first)}."
+    if not others:
+        text = f"{on} {_named(first)} reaches {_value(contest, first)}"
+        return f"{text}; no other optimizer has a result to compare it with."
+    if first.best.num_trials == 1:
+        listed = f"{_named(first)} comes first with {_value(contest, first)}, {_named(others[0])} next"
+        return f"{on} one seed cannot tell optimizers apart: {listed} with {_value(contest, others[0])}."
     leaders = [first, *(one for one in others if one.is_tied)]
-    behind = [one for one in others if not one.is_tied]
-    seeds = _seeds(leaders)
-    if len(leaders) > 1:
-        text = f"On {contest.task} {_all_named(leaders)} tie at {_range(contest, leaders)}, {seeds}"
-    elif not first.best.is_complete:
-        text = (
-            f"On {contest.task} no setting went without failures; {_named(first)} comes first with "
-            f"{_value(contest, first)} {seeds}"
-        )
-    else:
-        verb = "is best with" if others else "reaches"
-        text = f"On {contest.task} {_named(first)} {verb} {_value(contest, first)} {seeds}"
-    if behind:
-        follows = "the first that is told apart is" if len(leaders) > 1 else "next is"
-        text += f"; {follows} {_named(behind[0])} with {_value(contest, behind[0])}"
-    elif not others:
-        text += "; no other optimizer has a result to compare it with"
+    behind = next((one for one in others if not one.is_tied and one.difference is not None), None)
+    if len(leaders) == 1:
+        text = f"{on} {_named(first)} is best with {_value(contest, first)}"
+        next_one = others[0]
+        compared = "" if next_one.difference is not None else ", which was not compared: it has failures or other seeds"
+        return f"{text}; next is {_named(next_one)} with {_value(contest, next_one)}{compared}."
+    text = f"{on} {_all_named(leaders)} tie at {_range(contest, leaders)}, {_seeds(leaders)}"
+    if behind is not None:
+        text += f"; {_named(behind)} is worse, with {_value(contest, behind)}"
     return f"{text}."
 
 
@@ -105,6 +113,9 @@ def _price(field: Sequence[Contender]) -> Iterator[str]:
 
 def _doubts(contest: Contest, field: Sequence[Contender]) -> Iterator[str]:
     """What may change the answer."""
+    better = [one.optimizer for one in contest.contenders if one.is_control and _is_ahead(contest, one, field[0])]
+    if better:
+        yield f"{_listed(better)}, which is there to be beaten, comes before all of them."
     if any(contender.failures for contender in field):
         yield f"Failed: {_ends(field)}."
     at_edge = [one for one in field if one.edges and (one.is_tied or one is field[0])]
@@ -113,6 +124,11 @@ def _doubts(contest: Contest, field: Sequence[Contender]) -> Iterator[str]:
         yield f"The best value lies at the edge of what was tried for {which}: a better one may lie beyond."
     if contest.label in ("saturated", "unsolved"):
         yield f"The task is {contest.label}, so this says little. {contest.label_reason}"
+
+
+def _is_ahead(contest: Contest, control: Contender, other: Contender) -> bool:
+    order = [contender.optimizer for contender in contest.contenders]
+    return order.index(control.optimizer) < order.index(other.optimizer) and bool(control.best.values)
 
 
 def _short(key: str) -> str:
@@ -132,9 +148,8 @@ def _ends(field: Sequence[Contender]) -> str:
 def _named(contender: Contender) -> str:
     """The optimizer with its setting: `lion (lr 0.0003)`."""
     setting = contender.best.setting
-    if set(setting) == {"lr"}:
-        return f"{contender.optimizer} (lr {spelt(setting['lr'])})"
-    return f"{contender.optimizer} ({' '.join(words(setting))})" if setting else contender.optimizer
+    listed = ", ".join(f"{key} {spelt(value)}" for key, value in setting.items())
+    return f"{contender.optimizer} ({listed})" if setting else contender.optimizer
 
 
 def _all_named(contenders: Sequence[Contender]) -> str:
@@ -151,23 +166,26 @@ def _listed(names: Sequence[str]) -> str:
 
 def _seeds(contenders: Sequence[Contender]) -> str:
     counts = sorted({one.best.num_trials for one in contenders})
-    if counts == [1]:
-        return "from one seed, which cannot tell them apart" if len(contenders) > 1 else "from one seed"
-    return f"over {' or '.join(map(str, counts))} seeds"
+    return "from one seed" if counts == [1] else f"over {' or '.join(map(str, counts))} seeds"
 
 
 def _value(contest: Contest, contender: Contender) -> str:
-    """What it reaches, with half the width of its interval."""
+    """What it reaches, with the longer side of its interval, and over how many seeds."""
     row = contender.best
+    over = f" {_seeds([contender])}"
     if row.num_reached is not None:
         if row.steps_to_target is None:
-            return f"the target never reached (0 of {row.num_trials} seeds)"
-        return f"the target in {row.steps_to_target.mean:.0f} steps{_half(row.steps_to_target, scale=1.0)}"
+            return f"the target never reached in {row.num_trials} trials"
+        if row.num_reached < row.num_trials:
+            over = f" from {row.num_reached} of {row.num_trials} seeds"
+        return f"the target in {row.steps_to_target.mean:.0f} steps{_half(row.steps_to_target, scale=1.0)}{over}"
     found = row.metrics[contest.metric]
+    if found.num_values < row.num_trials:
+        over = f" from {found.num_values} of {row.num_trials} seeds"
     name = contest.metric.replace("_", " ")
     if cells.is_share(contest.metric):
-        return f"{found.mean * 100:.1f} %{_half(found, scale=100.0)} {name}"
-    return f"{name} {found.mean:.4g}{_half(found, scale=1.0)}"
+        return f"{found.mean * 100:.1f} %{_half(found, scale=100.0)} {name}{over}"
+    return f"{name} {found.mean:.4g}{_half(found, scale=1.0)}{over}"
 
 
 def _half(found: Estimate, *, scale: float) -> str:

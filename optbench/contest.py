@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from optbench.measurement import Status
 from optbench.stats import Difference
 from optbench.tables import Row
 
@@ -40,9 +41,11 @@ class Contender:
         rows: its settings, the best first.
         default: the setting with all values as its file has them; None where that was not run.
         edges: where its best value is at the end of what was tried.
-        difference: of `best` to the best of all, seed by seed; None for the best of all, and where no seed is shared.
-        is_tied: whether it cannot be told apart from the best of all, the comparisons with the other optimizers
-            corrected for; True for that one itself.
+        difference: of its best setting to that of the leader, seed by seed; None for the leader itself, for those with
+            failures, and where no seed is shared.
+        is_tied: whether it cannot be told apart from the leader, the comparisons with the other optimizers corrected
+            for; True for the leader.
+        is_leader: whether it is the best of all but controls, without failures.
         is_control: whether it is there to be beaten: `null` and `sgd_untuned`.
     """
 
@@ -53,6 +56,7 @@ class Contender:
     difference: Difference | None
     is_tied: bool
     is_control: bool
+    is_leader: bool = False
 
     @property
     def best(self) -> Row:
@@ -66,12 +70,18 @@ class Contender:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """How many trials of all its settings ended with each status other than success."""
+        """How many trials of all its settings failed, by status; those that a search gave up did not."""
         counts: dict[str, int] = {}
         for row in self.rows:
             for status, count in row.failures.items():
-                counts[status] = counts.get(status, 0) + count
+                if Status(status).failed:
+                    counts[status] = counts.get(status, 0) + count
         return counts
+
+    @property
+    def num_pruned(self) -> int:
+        """How many trials of all its settings a search gave up."""
+        return sum(row.failures.get(Status.PRUNED, 0) for row in self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from optbench.controls import CONTROLS, label
 from optbench.curves import Curves
 from optbench.edges import Overrides, edges
 from optbench.parsing import json_safe
-from optbench.stats import ties
+from optbench.stats import Difference, difference, ties
 from optbench.tables import Row
 
 # What is not there, or as it is by default, in a setting that is untuned.
@@ -37,7 +37,7 @@ def contests(rows: Sequence[Row], *, curves: Curves, overrides: Overrides = lamb
 def _contest(task: str, rows: Sequence[Row], *, curves: Curves, overrides: Overrides) -> Contest:
     first = rows[0]
     contenders = _contenders(rows, overrides)
-    sign = 1.0 if first.direction == "min" else -1.0
+    sign = 1.0 if first.direction == "min" or first.num_reached is not None else -1.0  # of steps, fewer are better
     found, reason = label(contenders, sign=sign)
     return Contest(
         task=task,
@@ -56,23 +56,34 @@ def _contenders(rows: Sequence[Row], overrides: Overrides) -> list[Contender]:
     by_optimizer: dict[str, list[Row]] = {}
     for row in rows:
         by_optimizer.setdefault(row.optimizer, []).append(row)
+    first = next(
+        (own[0] for name, own in by_optimizer.items() if name not in CONTROLS and own[0].is_complete and own[0].values),
+        None,
+    )
     found = [
         Contender(
             optimizer=optimizer,
             rows=own,
             default=default_of(own),
-            edges=[] if optimizer in CONTROLS else edges(own, overrides),
-            difference=own[0].difference,
+            edges=[] if optimizer in CONTROLS or not own[0].values else edges(own, overrides),
+            difference=_difference(first, own[0]),
             is_tied=False,
             is_control=optimizer in CONTROLS,
+            is_leader=own[0] is first,
         )
         for optimizer, own in by_optimizer.items()
     ]
     tied = ties([contender.difference for contender in found])
     return [
-        replace(contender, is_tied=contender.best.mark == "best" or is_tied or len(found) == 1)
+        replace(contender, is_tied=contender.is_leader or is_tied)
         for contender, is_tied in zip(found, tied, strict=True)
     ]
+
+
+def _difference(first: Row | None, row: Row) -> Difference | None:
+    if first is None or row is first or not row.is_complete:
+        return None
+    return difference(first.ranking, row.ranking)
 
 
 def default_of(rows: Sequence[Row]) -> Row | None:

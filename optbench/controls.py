@@ -8,6 +8,7 @@ from optbench.stats import difference, ties
 # What each is there for.
 CONTROLS: Mapping[str, str] = {"null": "learns nothing", "sgd_untuned": "is not tuned"}
 NULL, UNTUNED = CONTROLS
+FEW_SEEDS = 5
 
 
 def label(contenders: Sequence[Contender], *, sign: float) -> tuple[Label | None, str]:
@@ -19,33 +20,38 @@ def label(contenders: Sequence[Contender], *, sign: float) -> tuple[Label | None
 
     Args:
         contenders: the best first.
-        sign: what makes a lower value of the first metric the better one.
+        sign: what makes a lower value of what ranks the better one.
 
     Returns:
-        The label, None where it takes a control that was not run; and a sentence.
+        The label, None where it takes a control that was not run, or more seeds; and a sentence.
     """
     controls = {contender.optimizer: contender for contender in contenders if contender.is_control}
-    others = [contender for contender in contenders if not contender.is_control and contender.best.values]
+    others = [contender for contender in contenders if not contender.is_control and contender.best.is_complete]
     if not others:
-        return None, "No optimizer but controls has a result."
+        return None, "Not labelled: no optimizer but controls has a setting without failures."
+    missing = [name for name in CONTROLS if name not in controls]
+    if len(missing) == len(CONTROLS):
+        return None, f"Not labelled, since no controls ran: add optimizer={','.join(missing)}."
+    seeds = min(one.best.num_trials for one in others)
+    if seeds < 2:
+        return None, "Not labelled: one seed tells nothing apart."
+    by_chance = f"With {seeds} seeds" if seeds < FEW_SEEDS else "By these seeds"
     null, untuned = controls.get(NULL), controls.get(UNTUNED)
     if null is not None and not _better(others, null, sign=sign):
-        return "unsolved", f"No optimizer is told apart from {NULL}, which learns nothing."
-    if untuned is not None and not _better(others[:1], untuned, sign=sign):
-        return (
-            "saturated",
-            f"The best optimizer is not told apart from {UNTUNED}, so nothing is to be gained by tuning.",
-        )
-    missing = [name for name, found in ((NULL, null), (UNTUNED, untuned)) if found is None or not found.best.values]
+        return "unsolved", f"{by_chance} no optimizer does better than {NULL}, which learns nothing."
+    if untuned is not None and not _better(others, untuned, sign=sign):
+        return "saturated", f"{by_chance} no optimizer does better than {UNTUNED}, so tuning has nothing to gain."
     if missing:
-        return None, f"Not labelled, since {' and '.join(missing)} did not run: add optimizer={','.join(missing)}."
-    return "discriminating", f"The best optimizer does better than {UNTUNED}, and than {NULL}."
+        return None, f"Not labelled, since {missing[0]} did not run: add optimizer={missing[0]}."
+    return "discriminating", f"There are optimizers that do better than {UNTUNED}, and than {NULL}."
 
 
 def _better(others: Sequence[Contender], control: Contender, *, sign: float) -> bool:
     """Whether one of these does better than the control, and is told apart from it."""
-    if not control.best.is_complete or not control.best.values:
+    if not control.best.is_complete:  # it failed, or never came to the target
         return True
-    found = [difference(control.best.values, other.best.values) for other in others]
+    found = [difference(control.best.ranking, other.best.ranking) for other in others]
     apart = zip(found, ties(found), strict=True)
-    return any(one is not None and not tied and sign * one.mean < 0.0 for one, tied in apart)
+    return any(
+        one is not None and one.p_value is not None and not tied and sign * one.mean < 0.0 for one, tied in apart
+    )

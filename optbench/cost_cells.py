@@ -17,12 +17,15 @@ _NOT_A_COST = ("_target_", "lr")
 
 def grouped(costs: Sequence[Cost]) -> dict[str, list[Cost]]:
     """The costs of each task on each hardware, by a heading for them."""
-    configs = [cost.config for cost in costs]
+    by_task: dict[str, list[Cost]] = {}
+    for cost in costs:
+        by_task.setdefault(str(cost.config["task"]["name"]), []).append(cost)
     found: dict[str, list[Cost]] = {}
-    for cost, own in zip(costs, distinctions(configs, PLACE), strict=True):
-        device = str(cost.environment.get("device") or cost.config["hardware"]["device"])
-        heading = " ".join(filter(None, [cost.config["task"]["name"], own]))
-        found.setdefault(f"{heading} on {device}", []).append(cost)
+    for task, group in by_task.items():
+        for cost, own in zip(group, distinctions([cost.config for cost in group], PLACE), strict=True):
+            device = str(cost.environment.get("device") or cost.config["hardware"]["device"])
+            heading = " ".join(filter(None, [task, own]))
+            found.setdefault(f"{heading} on {device}", []).append(cost)
     return found
 
 

@@ -22,20 +22,19 @@ def cost_sheets(costs: Sequence[Cost], *, slug: Callable[[str], str]) -> list[Sh
     for heading, group in cost_cells.grouped(own).items():
         notes = [*cost_cells.notes(group), *cost_cells.warnings(group)]
         numbers = cost_cells.numbers(group)
+        name = slug(heading)
         if any(cost.memory or cost.predicted for cost in group):
             words = cost_cells.memory_words(group).astype(str)
             keys = _keys(words, numbers, _MEMORY)
             title = f"{heading}: memory of a step"
             found.append(
-                Sheet(name=f"memory_{slug(heading)}", title=title, words=words, keys=keys, numbers=numbers, notes=notes)
+                Sheet(name=f"memory_{name}", title=title, words=words, keys=keys, numbers=numbers, notes=notes)
             )
         if any(cost.time for cost in group):
             words = cost_cells.time_words(group).astype(str)
             keys = _keys(words, numbers, _TIME)
             title = f"{heading}: time of a step"
-            found.append(
-                Sheet(name=f"time_{slug(heading)}", title=title, words=words, keys=keys, numbers=numbers, notes=notes)
-            )
+            found.append(Sheet(name=f"time_{name}", title=title, words=words, keys=keys, numbers=numbers, notes=notes))
     return found
 
 

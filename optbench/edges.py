@@ -62,7 +62,7 @@ def _command(row: Row, key: str, *, values: Sequence[float], overrides: Sequence
     if method == "zip":
         return None
     positive = [value for value in values if value > 0.0]
-    is_low = select_number(row.config["optimizer"], key) == values[0]
+    is_low = number(row.config["optimizer"], key) == values[0]
     end = positive[0] if is_low else positive[-1]
     if method in _SEARCHES:
         low, high = (end / 10.0, end) if is_low else (end, end * 10.0)
@@ -76,8 +76,8 @@ def _command(row: Row, key: str, *, values: Sequence[float], overrides: Sequence
     return shlex.join(["optbench", "sweep", *kept, beyond])
 
 
-def select_number(config: Mapping[str, Any], key: str) -> float:
-    """The number of this key, such as `optimizer.companion.lr`, in the config of an optimizer."""
+def number(config: Mapping[str, Any], key: str) -> float:
+    """A number of an optimizer's config by its key, such as `optimizer.companion.lr`."""
     return dict(_numbers(config, prefix="optimizer."))[key]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optbench.contest import Contender, Contest
+from optbench.measurement import Status
 from optbench.stats import Estimate
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.05, 0.95
@@ -101,12 +102,15 @@ def _place(worse: NDArray[np.float64], level: float) -> int:
 def _scores(contest: Contest, contender: Contender, *, failed: float) -> tuple[list[float], int]:
     scores = []
     num_failed = 0
+    finished = [mean for row in contender.rows if (mean := _mean(contest, row.metrics)) is not None]
+    # A search gives up what is worse than others by then.
+    given_up = max(finished, key=lambda mean: contest.sign * mean, default=failed)
     for row in contender.rows:
         mean = _mean(contest, row.metrics)
-        if row.failures or mean is None:
+        if any(Status(status).failed for status in row.failures) or (mean is None and not row.failures):
             num_failed += 1
             mean = failed
-        scores.append(mean)
+        scores.append(given_up if mean is None else mean)
     return scores, num_failed
 
 

@@ -1,13 +1,14 @@
 """The folder of a report: what it writes, and what an earlier one left there."""
 
 import json
-import os
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-MANIFEST = "files.json"
+MANIFEST = ".optbench-report.json"
+# Where reports write; nothing else is ever deleted.
+PLACES = ("figures", "tables")
 
 
 class Folder:
@@ -53,14 +54,11 @@ class Folder:
 
     def _earlier(self) -> Sequence[str]:
         """The files that the report before wrote, as far as they are inside the folder."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             names = json.loads((self.path / MANIFEST).read_bytes())
-            root = os.path.realpath(self.path)
-            return [
-                name
-                for name in names
-                if isinstance(name, str)
-                and ".." not in PurePosixPath(name).parts
-                and os.path.realpath((self.path / name).parent).startswith(root)
-            ]
+            return [name for name in names if isinstance(name, str) and _is_ours(PurePosixPath(name))]
         return []
+
+
+def _is_ours(path: PurePosixPath) -> bool:
+    return len(path.parts) == 2 and path.parts[0] in PLACES and path.parts[1] not in (".", "..")

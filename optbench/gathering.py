@@ -17,6 +17,7 @@ from optbench.measurement import Status
 from optbench.store import Store, sweeps
 
 NUM_LISTED = 5  # names of strange files
+NUM_LOOKED_AT = 20  # files, to tell whose they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +85,14 @@ def gather(
         UsageError: a folder is not there or holds no results, or no trial is left.
     """
     stores = list({store.folder.resolve(): store for folder in folders for store in _stores(folder)}.values())
-    frames, remarks, overrides = [], [], {}
+    frames, remarks = [], []
+    overrides: dict[str, Sequence[str]] = {}
     for store in stores:
         progress(f"reading {store.folder}")
+        plan = _plan(store)
         index = store.index()
-        plan = store.read_plan()
         asked = list(plan["ids"]) if plan else []
-        overrides.update(dict.fromkeys(asked, plan["overrides"] if plan else []))
+        overrides = {**dict.fromkeys(asked, plan["overrides"] if plan else []), **overrides}
         remarks += _remarks(store, index, asked=asked, everything=everything)
         index = index[index["status"] != Status.PREEMPTED]  # these have no result yet
         order = {trial_id: place for place, trial_id in enumerate(asked)}
@@ -119,6 +121,24 @@ def gather(
         is_filtered=bool(conditions),
         _overrides=overrides,
     )
+
+
+def _plan(store: Store) -> dict[str, Any] | None:
+    """The plan of the last command.
+
+    Raises:
+        UsageError: the files are not optbench's; reading them as results would set them aside.
+    """
+    try:
+        plan = store.read_plan()
+        if plan is not None and not isinstance(plan["ids"], list):
+            raise TypeError
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{store.folder / 'plan.json'}: not written by optbench. Name another folder.") from error
+    files = list(itertools.islice(sorted((store.folder / "trials").glob("*.json")), NUM_LOOKED_AT))
+    if plan is None and files and not any(b'"sha256": "' in path.read_bytes() for path in files):
+        raise UsageError(f"{store.folder / 'trials'}: these files were not written by optbench. Name another folder.")
+    return plan
 
 
 def _merged(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[str]]:

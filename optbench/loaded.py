@@ -47,7 +47,16 @@ def load(
         return gathered.index.drop(columns="modified_ns")
     if table == "curves":
         return _curves(gathered)
-    return _joined(_sheets(analyse(gathered), table))
+    found = _joined(_sheets(analyse(gathered), table))
+    return found if len(found) else found.reindex(columns=_COLUMNS.get(table, ["task", "optimizer"]))
+
+
+# Of tables without a row.
+_CURVE = ["id", "task", "optimizer", "setting", "seed", "status", "step", "seconds", "lr", "gradient_evaluations"]
+_COLUMNS = {
+    "failures": ["task", "optimizer", "setting", "seed", "status", "step", "last_train_loss", "reason", "file"],
+    "over_tasks": ["optimizer", "mean_rank", "score", "probability_of_improvement", "reference", "num_tasks"],
+}
 
 
 def _curves(gathered: Gathered) -> pd.DataFrame:
@@ -59,7 +68,7 @@ def _curves(gathered: Gathered) -> pd.DataFrame:
             frames.append(
                 pd.DataFrame(record["curve"]).astype(float).assign(**{str(key): value for key, value in trial.items()})
             )
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_CURVE)
 
 
 def _sheets(analysis: Analysis, table: str) -> list[Sheet]:

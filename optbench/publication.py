@@ -169,7 +169,7 @@ def _of_all(analysis: Analysis, *, by_name: dict[str, Sheet], shown: _Shown) -> 
             left_out=_files([picture for picture in in_files if picture.task is None]),
         )
     elif len(analysis.contests) > 1:
-        reason = "Not comparable over tasks: no two optimizers ran on the same two tasks."
+        reason = "Not comparable over tasks: it takes two optimizers that ran on all tasks, with seeds in common."
         yield Section(id="over-tasks", heading="Over all tasks", remarks=[reason])
     yield Section(id="hyperparameters", heading="Hyperparameters", sheets=[_cut(by_name["hyperparameters"])])
     costs = [sheet for name, sheet in by_name.items() if name.startswith(("memory_", "time_"))]

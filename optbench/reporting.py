@@ -88,6 +88,7 @@ def _print(gathered: Gathered, analysis: Analysis, *, everything: bool, svg: Pat
     num_rows = sum(len(contest.rows) for contest in analysis.contests)
     if len(gathered.stores) == 1 and not gathered.is_filtered and num_rows <= MAX_ROWS:
         terminal.show(report(gathered.stores[0], everything=everything), svg=svg)
+        _remark(gathered)
         return
     sheets = [analysis.of_contest(contest)[0] for contest in analysis.contests]
     if len(sheets) > MAX_TABLES:
@@ -96,7 +97,12 @@ def _print(gathered: Gathered, analysis: Analysis, *, everything: bool, svg: Pat
         page.print(terminal.rich_table(sheet.words, title=sheet.title))
         for note in sheet.notes[:MAX_NOTES]:
             page.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
-    for remark in gathered.remarks:
-        page.print(f"[yellow]{escape(remark)}[/]", soft_wrap=True)
+    _remark(gathered)
     if svg is not None:
         terminal.write_picture(svg, {sheet.title: sheet.words for sheet in sheets})
+
+
+def _remark(gathered: Gathered) -> None:
+    """What is not in the report, on standard error."""
+    for remark in gathered.remarks:
+        warn(remark)

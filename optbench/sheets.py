@@ -51,11 +51,12 @@ def best(contest: Contest, *, slug: str) -> Sheet:
     metrics.sort(key=lambda name: name != contest.metric)  # what ranks comes first
     timed = _reference(contest)
     lines = [_best_line(contest, contender, metrics=metrics, timed=timed) for contender in contest.contenders]
+    compared = sum(one.difference is not None and one.difference.p_value is not None for one in contest.contenders)
     notes = [
-        f"{_BEST} best, {_TIE} not told apart from it: paired t at 95 %, corrected for "
-        f"{max(len(contest.contenders) - 1, 0)} comparison(s) (Holm)."
-        if len(contest.contenders) > 1
-        else "A single optimizer: there is nothing to compare it with.",
+        f"{_BEST} best of all but controls, {_TIE} not told apart from it over the seeds that both have: paired t, at "
+        f"95 % for all {compared} comparison(s) together (Holm); the intervals of differences are at 95 % each."
+        if compared
+        else "No two optimizers could be compared: it takes two seeds that both have, and no failures.",
         *_edge_notes(contest),
         *_budget_notes(contest),
     ]
@@ -125,7 +126,7 @@ def _best_line(contest: Contest, contender: Contender, *, metrics: Sequence[str]
         **{key: words[key] for key in ("optimizer", "setting")},
     }
     first, *others = _metric_cells(row, metrics)
-    behind = _difference_cell(contender.difference, contest)
+    behind = _difference_cell(contender.difference, contest, row=row)
     for title, text, key in [
         first,
         ("minus the best", behind, None if contender.difference is None else abs(contender.difference.mean)),
@@ -181,8 +182,8 @@ def _numbers(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
 
 
 def _mark(contest: Contest, contender: Contender) -> str:
-    if contender.best.mark == "best":
-        return _BEST
+    if contender.is_leader:
+        return _BEST if len(contest.contenders) > 1 else ""
     if not contender.best.values:
         return _FAILED
     return _TIE if contender.is_tied and len(contest.contenders) > 1 else ""
@@ -232,8 +233,16 @@ def _short(key: str) -> str:
     return key.removeprefix("optimizer.")
 
 
-def _difference_cell(found: Difference | None, contest: Contest) -> str:
-    return "-" if found is None else _signed(found, contest)
+def _difference_cell(found: Difference | None, contest: Contest, *, row: Row) -> str:
+    """The difference, and over how many seeds where that is not over all."""
+    leader = next((one.best for one in contest.contenders if one.is_leader), row)
+    if found is None:
+        return "-"
+    text = _signed(found, contest)
+    if found.num_values >= min(leader.num_trials, row.num_trials) and leader.num_trials == row.num_trials:
+        return text
+    value, bracket, interval = text.partition(" [")
+    return f"{value} ({found.num_values} seed{'s' if found.num_values > 1 else ''}){bracket}{interval}"
 
 
 def _signed(found: Difference | None, contest: Contest) -> str:
@@ -251,7 +260,7 @@ def _signed(found: Difference | None, contest: Contest) -> str:
 def _edge_notes(contest: Contest) -> list[str]:
     return [
         f"{contender.optimizer}: {edges.words(found)}, so that a better one may lie beyond"
-        + (f": {found.command}" if found.command else ".")
+        + (f": {found.command} (then report with --all)" if found.command else ".")
         for contender in contest.contenders
         for found in contender.edges
     ]
@@ -263,10 +272,7 @@ def _budget_notes(contest: Contest) -> list[str]:
     if len(set(counts.values())) < 2:
         return []
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return [
-        "Not tuned alike, and more settings find better ones by chance alone: settings tried are "
-        f"{listed}. The picture of the best of k settings compares them at equal numbers."
-    ]
+    return [f"Not tuned alike, and more settings find better ones by chance alone: settings tried are {listed}."]
 
 
 def _default_command(asked: Sequence[str], missing: Sequence[str]) -> str:

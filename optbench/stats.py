@@ -92,7 +92,10 @@ def difference(best: Mapping[int, float], other: Mapping[int, float]) -> Differe
     from scipy.special import stdtr, stdtrit
 
     freedom = found.size - 1
-    error = float(found.std(ddof=1)) / math.sqrt(found.size)
+    scale = max(abs(smallest), abs(largest))  # the square of a large difference is beyond what a float holds
+    error = scale * float((found / scale).std(ddof=1)) / math.sqrt(found.size)
+    if not 0.0 < error < math.inf:  # beyond what a float can tell
+        return Difference(mean=mean, low=None, high=None, p_value=None, num_values=found.size)
     half = float(stdtrit(freedom, (1.0 + CONFIDENCE) / 2.0)) * error
     p_value = 2.0 * float(stdtr(freedom, -abs(mean) / error))
     return Difference(mean=mean, low=mean - half, high=mean + half, p_value=p_value, num_values=found.size)

@@ -50,6 +50,7 @@ class Row:
         difference: to the best of the task, of what ranks; None for that one, for settings that are not complete, and
             where no seed is shared.
         ids: of the trials, by seed.
+        seeds: of the trials.
     """
 
     task: str
@@ -71,6 +72,7 @@ class Row:
     ranking: Mapping[int, float]
     difference: Difference | None
     ids: Sequence[str]
+    seeds: Sequence[int]
 
     @property
     def num_succeeded(self) -> int:
@@ -237,7 +239,14 @@ def _groups(index: pd.DataFrame) -> list[_Group]:
 
 def _ranked(groups: Sequence[_Group], *, task: str, costs: Mapping[str, Sequence[Cost]]) -> list[Row]:
     """The rows of one task, the best first."""
-    ordered = sorted(groups, key=lambda group: (group.score, group.optimizer))
+    most = max(len(group.places) for group in groups)
+
+    def place(group: _Group) -> tuple[Any, ...]:
+        """One seed may be a lucky one: where others have more, it does not come first."""
+        is_alone = group.is_complete and len(group.places) == 1 < most
+        return group.score[0], is_alone, group.score, group.optimizer
+
+    ordered = sorted(groups, key=place)
     best = ordered[0] if ordered[0].is_complete and len(ordered) > 1 else None
     differences = [
         difference(best.ranking, group.ranking) if best and group is not best and group.is_complete else None
@@ -272,7 +281,7 @@ def _row(
 ) -> Row:
     with_target = group.has_target
     measured = group.figures("step_seconds")
-    step_seconds = statistics.median(measured) if measured else None
+    step_seconds = statistics.median(measured) if measured and len(group.devices) == 1 else None
     peak_bytes = max(group.figures("peak_bytes"), default=None)
     num_parameters = max(group.figures("num_parameters"), default=0)
     state_bytes = max(group.figures("state_bytes"), default=None)
@@ -296,4 +305,5 @@ def _row(
         ranking=group.ranking,
         difference=difference,
         ids=group.ids,
+        seeds=sorted(group.columns["seed"][place] for place in group.places),
     )

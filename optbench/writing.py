@@ -1,5 +1,6 @@
 """Tables as Markdown, CSV and LaTeX, in which no name of a config becomes markup, a formula or a command."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +35,7 @@ def latex(sheet: Sheet) -> str:
     text: str = words.to_latex(index=False, escape=True, column_format=columns)
     for sign, command in _LATEX.items():
         text = text.replace(sign, command)
+    text = re.sub(r"^(?=[\[*])", "{}", text, flags=re.MULTILINE)  # else an option of the line break before it
     notes = "".join(f"% {_one_line(note)}\n" for note in [sheet.title, *sheet.notes])
     return f"{notes}% \\usepackage{{booktabs}}\n{text}"
 

@@ -47,6 +47,7 @@ def row(
         "ranking": dict(enumerate(values)),
         "difference": None,
         "ids": [f"{optimizer} {own} {seed}" for seed in range(num_trials)],
+        "seeds": list(range(num_trials)),
     }
     return Row(**{**fields, **changes})
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from optbench.aggregate import Aggregate, aggregate, interquartile_mean
 from optbench.curves import Curves
 from optbench.measurement import Status
 from optbench.store import Store
-from tests.reports import START, STEPS, contests_of, fill, normal, optimizer
+from tests.handmade import trial
+from tests.reports import START, STEPS, contests_of, ended, fill, normal, optimizer
 
 Fields = Mapping[str, Mapping[str, Sequence[float | Status]]]
 SEEDS = 5
@@ -192,6 +194,64 @@ def test_a_trial_that_diverged_never_reaches_a_target_that_it_had_not_reached_be
     assert made is not None
     assert made.profile is not None
     assert made.profile.steps["lion"] == [100.0, math.inf, 100.0, math.inf]
+
+
+def test_a_trial_that_diverged_after_the_target_has_not_reached_it(tmp_path: Path) -> None:
+    store = Store(tmp_path, "sweep")
+    for task in ("a", "b"):
+        fill(store, {"task.name": task, **optimizer("adamw")}, [5.0, 5.0])
+        for seed in range(2):
+            asked = trial({"task.name": task, **optimizer("lion"), "seed": seed})
+            store.publish(asked, replace(ended(0.1, seed=seed), status=Status.DIVERGED, summary={"num_steps": 100}))
+    made = aggregate(contests_of(store), curves=Curves(store.read))
+    assert made is not None
+    assert made.profile is not None
+    assert set(made.profile.steps["lion"]) == {math.inf}
+
+
+def test_every_optimizer_counts_with_the_same_seeds(tmp_path: Path) -> None:
+    """The same losses everywhere, from ten seeds here and two there, or the other way round."""
+    losses = {"easy": [1.0] * 10, "hard": [9.0] * 10}
+    fields: Fields = {
+        "easy": {"adamw": losses["easy"], "lion": losses["easy"][:2], "sgd": [0.5] * 10},
+        "hard": {"adamw": losses["hard"][:2], "lion": losses["hard"], "sgd": [0.5] * 10},
+    }
+    made = aggregate_of(fields, tmp_path)
+    assert made is not None
+    assert made.scores["adamw"] == made.scores["lion"]
+    assert set(made.num_trials.values()) == {4}
+
+
+def test_where_nobody_learns_nobody_scores(tmp_path: Path) -> None:
+    fields: Fields = {task: {"adamw": [START + 1.0] * 2, "lion": [START + 9.0] * 2} for task in ("a", "b")}
+    made = aggregate_of(fields, tmp_path)
+    assert made is not None
+    assert {score.mean for score in made.scores.values()} == {0.0}
+    assert made.improvement["lion"].mean == 0.5
+
+
+def test_a_task_on_which_everything_failed_counts_as_nothing_for_all(tmp_path: Path) -> None:
+    fields: Fields = {
+        "a": {"adamw": [1.0, 1.1], "lion": [2.0, 2.1]},
+        "b": {"adamw": [Status.CRASHED] * 2, "lion": [Status.CRASHED] * 2},
+    }
+    made = aggregate_of(fields, tmp_path)
+    assert made is not None
+    assert made.ranks["adamw"]["b"] == made.ranks["lion"]["b"] == 1.5
+
+
+def test_steps_to_a_target_are_what_is_scored_where_there_is_one(tmp_path: Path) -> None:
+    store = Store(tmp_path, "sweep")
+    for task, (name, steps) in itertools.product("ab", {"adamw": 20, "lion": 80}.items()):
+        for seed in range(2):
+            target = {"target.metric": "test_loss", "target.value": 1.0}
+            asked = trial({"task.name": task, **optimizer(name), **target, "seed": seed})
+            store.publish(asked, ended(0.9, seed=seed, steps_to_target=steps, seconds_to_target=1.0))
+    made = aggregate(contests_of(store), curves=Curves(store.read))
+    assert made is not None
+    assert made.scores["adamw"].mean == 1.0
+    assert made.scores["lion"].mean == 0.25
+    assert made.improvement["lion"].mean == 0.0
 
 
 def test_the_same_trials_give_the_same_figures(found: Aggregate, tmp_path: Path) -> None:

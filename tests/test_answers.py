@@ -41,7 +41,7 @@ def test_the_best_is_named_with_its_setting_its_interval_and_the_next(contest: M
     found = contest({"lion": [1.0, 1.1, 1.2], "adamw": [2.0, 2.1, 2.2]})
     assert answer(found)[0] == (
         "On blobs lion (lr 0.001) is best with test loss 1.1 ±0.1 over 3 seeds; next is adamw (lr 0.001) with test "
-        "loss 2.1 ±0.1."
+        "loss 2.1 ±0.1 over 3 seeds."
     )
 
 
@@ -70,7 +70,39 @@ def test_equal_prices_are_not_worth_a_sentence(contest: Make) -> None:
 
 
 def test_one_seed_is_said_to_tell_nothing_apart(contest: Make) -> None:
-    assert "from one seed" in answer(contest({"lion": [1.0], "adamw": [1.1]}))[0]
+    assert answer(contest({"lion": [1.0], "adamw": [1.1]}))[0] == (
+        "On blobs one seed cannot tell optimizers apart: lion (lr 0.001) comes first with test loss 1 from one seed, "
+        "adamw (lr 0.001) next with test loss 1.1 from one seed."
+    )
+
+
+def test_a_setting_with_one_lucky_seed_is_not_the_best(tmp_path: Path) -> None:
+    store = Store(tmp_path, "sweep")
+    fill(store, optimizer("adamw", 0.1), [1.0, 1.1, 1.2])
+    fill(store, optimizer("adamw", 0.2), [0.9])
+    assert "lr 0.1" in answer(contests_of(store)[0])[0]
+
+
+def test_optimizers_without_a_seed_in_common_are_not_compared(tmp_path: Path) -> None:
+    store = Store(tmp_path, "sweep")
+    for name, seeds in (("lion", (0, 1)), ("adamw", (2, 3))):
+        for seed in seeds:
+            store.publish(trial({**optimizer(name), "seed": seed}), ended(1.0 + seed, seed=seed))
+    (found,) = contests_of(store)
+    assert answer(found)[0].endswith("which was not compared: it has failures or other seeds.")
+    assert not any(one.is_tied for one in found.contenders if not one.is_leader)
+
+
+def test_of_seeds_that_failed_it_is_said_how_many_are_left(contest: Make) -> None:
+    found = contest({"adamw": [1.0, Status.DIVERGED, Status.DIVERGED]})
+    assert answer(found)[0].endswith("adamw (lr 0.001) comes first with test loss 1 from 1 of 3 seeds.")
+
+
+def test_what_a_search_gave_up_has_not_failed(contest: Make) -> None:
+    found = contest({"adamw": [1.0, Status.PRUNED], "lion": [1.0, 1.1]})
+    assert found.contenders[-1].failures == {}
+    assert found.contenders[-1].num_pruned == 1
+    assert not any(line.startswith("Failed") for line in answer(found))
 
 
 def test_a_single_optimizer_has_nothing_to_be_compared_with(contest: Make) -> None:
@@ -104,8 +136,10 @@ def test_a_saturated_task_says_little(contest: Make) -> None:
 
 
 def test_controls_are_no_contenders(contest: Make) -> None:
-    found = contest({"lion": [2.0, 2.1], "sgd_untuned": [1.0, 1.1]})
+    found = contest({"lion": [2.0, 2.1], "adamw": [2.5, 2.6], "sgd_untuned": [1.0, 1.1]})
     assert "sgd_untuned" not in answer(found)[0]
+    assert [one.optimizer for one in found.contenders if one.is_leader] == ["lion"]
+    assert any("sgd_untuned, which is there to be beaten, comes before all" in line for line in answer(found))
 
 
 def test_steps_to_a_target_are_what_ranks(tmp_path: Path) -> None:
@@ -121,6 +155,13 @@ def test_steps_to_a_target_are_what_ranks(tmp_path: Path) -> None:
     assert "adamw (lr 0.001) with the target in 81 steps ±1" in first
     words = sheets.best(found, slug="blobs").words.to_dict("records")
     assert [row["minus the best"] for row in words] == ["-", "+40 [+40, +40]"]
+
+
+def test_a_target_that_nobody_reached_is_the_answer(contest: Make) -> None:
+    found = contest({"lion": [1.0, 1.1], "adamw": [2.0, 2.1]}, **{"target.metric": "test_loss", "target.value": 0.1})
+    assert answer(found)[0] == (
+        "On blobs no optimizer reached the target: lion (lr 0.001) and adamw (lr 0.001) did not, over 2 seeds."
+    )
 
 
 def test_the_edge_is_a_doubt(tmp_path: Path) -> None:
@@ -145,7 +186,7 @@ def test_over_tasks_the_best_mean_rank_is_named(tmp_path: Path) -> None:
     found = aggregate(contests_of(store), curves=Curves(store.read))
     assert found is not None
     assert answer_over_tasks(found) == [
-        "Over 2 tasks adamw has the best mean rank of 2 optimizers, 1 [1, 1]; next is lion at 2 [2, 2].",
+        "Over 2 tasks adamw has the best mean rank of 2 optimizers, 1; next is lion at 2.",
         "Not comparable, and left out of it: muon ran on 1 of 2 tasks.",
     ]
 

@@ -11,7 +11,7 @@ from optbench import catalogue, edges
 from optbench.compose import Composer
 from optbench.contest import Contest
 from optbench.contests import default_of
-from optbench.edges import select_number
+from optbench.edges import number
 from optbench.measurement import Status
 from optbench.store import Store
 from tests.conftest import MakeTrial
@@ -218,7 +218,7 @@ def test_where_no_command_can_be_told_the_edge_is_said_all_the_same(
 
 def test_the_rates_of_a_companion_have_edges_too() -> None:
     config = {"name": "muon", "lr": 0.1, "companion": {"name": "adamw", "lr": 0.01}}
-    assert select_number(config, "optimizer.companion.lr") == 0.01
+    assert number(config, "optimizer.companion.lr") == 0.01
 
 
 # Controls
@@ -237,6 +237,17 @@ GOOD, CLOSE, BAD = [1.0, 1.1, 1.2, 1.1, 0.9], [1.1, 1.0, 1.25, 1.05, 0.95], [STA
         ({"adamw": GOOD, "null": BAD}, None),
         ({"adamw": GOOD}, None),
         ({"adamw": [Status.DIVERGED], "null": BAD, "sgd_untuned": GOOD}, None),
+        ({"adamw": [1.0, *[Status.DIVERGED] * 4], "null": BAD, "sgd_untuned": [5.0] * 5}, None),
+        ({"adamw": [1.0], "null": [START], "sgd_untuned": [5.0]}, None),
+        (
+            {
+                "noisy": [0.1, 5.0, 0.2, 4.0, 0.3],
+                "adamw": [2.0, 2.1, 2.0, 2.1, 2.0],
+                "null": BAD,
+                "sgd_untuned": [3.0] * 5,
+            },
+            "discriminating",
+        ),
     ],
 )
 def test_controls_label_a_task(

@@ -157,8 +157,25 @@ def test_a_sweep_that_was_stopped_before_its_first_result_says_so(store: Store) 
 def test_a_sweep_of_which_everything_is_damaged_says_so(store: Store) -> None:
     for trial_id in fill(store, {}, [1.0, 2.0]):
         store.path(trial_id).write_bytes(b"\0" * 100)
+    store.write_plan([trial({"seed": seed}) for seed in range(2)], [])
     with pytest.raises(UsageError, match=r"no trial has a result yet(.|\n)*2 damaged file"):
         gather([store.folder])
+
+
+@pytest.mark.parametrize("plan", ['{"foo": 1}', "[1]", '{"schema": 1, "ids": 3}'])
+def test_a_plan_of_another_program_is_left_alone(tmp_path: Path, plan: str) -> None:
+    (tmp_path / "plan.json").write_text(plan)
+    with pytest.raises(UsageError, match=r"plan.json: not written by optbench"):
+        gather([tmp_path])
+    assert (tmp_path / "plan.json").read_text() == plan
+
+
+def test_trials_of_another_program_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "7.json").write_text('{"objective": 0.1}')
+    with pytest.raises(UsageError, match=r"trials: these files were not written by optbench"):
+        gather([tmp_path])
+    assert [path.name for path in tmp_path.rglob("*")] == ["trials", "7.json"]
 
 
 def test_a_folder_without_its_index_can_be_read(store: Store) -> None:

@@ -14,6 +14,7 @@ import optbench
 from optbench.cli import main
 from optbench.costs import Costs, cost_id
 from optbench.errors import UsageError
+from optbench.folder import MANIFEST
 from optbench.gallery import MIN_FOR_PROCESSES
 from optbench.measurement import Status
 from optbench.publication import MAX_PICTURES
@@ -66,7 +67,7 @@ def report(results: Path) -> Path:
 
 
 def test_a_report_has_a_page_tables_and_pictures(report: Path) -> None:
-    assert {path.name for path in report.iterdir()} == {"report.html", "report.md", "tables", "figures", "files.json"}
+    assert {path.name for path in report.iterdir()} == {"report.html", "report.md", "tables", "figures", MANIFEST}
     tables = {path.stem for path in (report / "tables").iterdir()}
     for name in ("best", "default", "settings"):
         assert {f"{name}_digits_mlp_budget_num_steps_44", f"{name}_quadratic_deep_budget_num_steps_44"} <= tables or {
@@ -134,9 +135,9 @@ def test_what_an_earlier_report_left_is_deleted_and_nothing_else(results: Path, 
     assert call("report", str(results / "quadratic_deep"), "optimizer=adamw", "--out", str(out)) == 0
     assert not (out / "tables" / "over_tasks.csv").exists()
     assert (out / "figures" / "mine.svg").is_file()
-    assert set(json.loads((out / "files.json").read_text())) == {
+    assert set(json.loads((out / MANIFEST).read_text())) == {
         path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()
-    } - {"files.json", "figures/mine.svg"}
+    } - {MANIFEST, "figures/mine.svg"}
 
 
 def test_a_list_of_files_that_leads_elsewhere_deletes_nothing(results: Path, tmp_path: Path) -> None:
@@ -144,9 +145,15 @@ def test_a_list_of_files_that_leads_elsewhere_deletes_nothing(results: Path, tmp
     keep.touch()
     out = tmp_path / "out"
     out.mkdir()
-    (out / "files.json").write_text(json.dumps(["../keep.txt", str(keep), 3, "figures/../../keep.txt"]))
+    (out / "tables").mkdir()
+    (out / "notes.csv").touch()
+    names = ["../keep.txt", str(keep), 3, "figures/../../keep.txt", "notes.csv", "tables/..", "tables/../notes.csv"]
+    (out / MANIFEST).write_text(json.dumps(names))
     assert call("report", str(results / "quadratic_deep"), "optimizer=adamw", "--out", str(out)) == 0
     assert keep.is_file()
+    assert (out / "notes.csv").is_file()
+    (out / MANIFEST).write_text("1")
+    assert call("report", str(results / "quadratic_deep"), "optimizer=adamw", "--out", str(out)) == 0
 
 
 # In a browser
@@ -271,7 +278,7 @@ def test_filters_reach_the_tables(results: Path, tmp_path: Path, capsys: pytest.
     assert call("report", str(results), *words, "--out", str(tmp_path)) == 0
     table = pd.read_csv(tmp_path / "tables" / "hyperparameters.csv")
     assert sorted(table["optimizer"]) == ["adamw", "prodigy"]
-    assert "fulfil optimizer=adamw,prodigy task=digits_mlp" in " ".join(capsys.readouterr().out.split())
+    assert "fulfil optimizer=adamw,prodigy task=digits_mlp" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

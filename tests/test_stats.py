@@ -140,6 +140,13 @@ def test_a_difference_is_that_of_the_paired_t_test(size: int) -> None:
     assert found.num_values == size
 
 
+def test_differences_may_be_as_large_as_a_float() -> None:
+    found = difference({0: 0.0, 1: 0.0}, {0: 1e300, 1: 2e300})
+    assert found is not None
+    assert found.mean == pytest.approx(1.5e300)
+    assert found.p_value == pytest.approx(difference({0: 0.0, 1: 0.0}, {0: 1.0, 1: 2.0}).p_value)  # type: ignore[union-attr]
+
+
 def test_differences_that_are_all_the_same_need_no_interval() -> None:
     found = difference({0: 1.0, 1: 2.0}, {0: 1.5, 1: 2.5})
     assert found == Difference(mean=0.5, low=0.5, high=0.5, p_value=0.0, num_values=2)

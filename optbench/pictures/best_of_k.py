@@ -9,7 +9,7 @@ from optbench.contest import Contest
 from optbench.effort import Effort, efforts
 from optbench.pictures.choices import shown
 from optbench.pictures.drawing import Key, Palette, element, frame, new_page, render, shown_name
-from optbench.pictures.phrases import cut, seeds, sentences
+from optbench.pictures.phrases import cut, listed, seeds, sentences
 from optbench.pictures.picture import Picture, Series
 from optbench.pictures.scales import Extent, extent
 
@@ -73,6 +73,11 @@ def _draw(contest: Contest, found: Sequence[Effort], *, y: Extent, palette: Pale
     return {"svg": svg, "png": png, "panels": [panel], "series": series}
 
 
+def _absent(contest: Contest, names: Sequence[str]) -> str:
+    absent = [one.optimizer for one in contest.contenders if one.optimizer not in names]
+    return f"Not drawn, for too few settings were tried: {listed(absent)}" if absent else ""
+
+
 def _caption(contest: Contest, found: Sequence[Effort], *, y: Extent | None) -> str:
     names = [one.optimizer for one in found]
     rows = [row for contender in contest.contenders if contender.optimizer in names for row in contender.rows]
@@ -88,6 +93,7 @@ def _caption(contest: Contest, found: Sequence[Effort], *, y: Extent | None) -> 
         if num_failed
         else "No trial ended early",
         edge,
+        _absent(contest, names),
     )
 
 

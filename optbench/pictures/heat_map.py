@@ -162,6 +162,8 @@ def _map(axes: "Axes", contest: Contest, one: _Map, *, colours: _Colours) -> Non
         axis.set_ticks(
             list(range(0, len(values), stride)), [plain(value, digits=3) for value in values[::stride]], fontsize=7.0
         )
+        if axis is axes.xaxis and len(values) > 6:  # they would run into each other
+            axes.tick_params(axis="x", labelrotation=45)
         axis.set_label_text(label)
     axes.tick_params(length=0)
     axes.set_title(shown_name(one.contender.optimizer, 48))

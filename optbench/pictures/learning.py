@@ -23,6 +23,7 @@ SECOND_METRIC = "train_loss"
 _LABELS = {"step": "step", "seconds": "training time (s)", "gradient_evaluations": "gradient evaluations"}
 # The part of a curve that does not decide on what is shown, and how many times longer an axis may be for its sake.
 _START_SHARE = 0.25
+_FEW_POINTS = 3  # measured at the start and at the end, there is nothing to zoom into
 _MOST_STRETCH = {"linear": 2.5, "log": 4.0}
 
 
@@ -112,7 +113,7 @@ def _cut(contest: Contest, lines: Sequence[_Line], metric: str) -> _Cut:
     ]
     scale = fitting(every) if sign > 0.0 else "linear"
     whole = _Cut(shown=extent(every, scale=scale), words="")
-    if not later:
+    if not later or max(len(one.mean) for one in averages.values()) <= _FEW_POINTS:
         return whole
 
     def height(value: float) -> float:

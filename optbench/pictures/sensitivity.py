@@ -10,7 +10,7 @@ import pandas as pd
 from optbench.contest import Contender, Contest
 from optbench.pictures.choices import best_by, estimate_of, from_worse_edge, shown, told
 from optbench.pictures.drawing import Key, Palette, Style, element, frame, new_page, render, shown_name
-from optbench.pictures.phrases import CROSS, INTERVAL, cut, failed, seeds, sentences, setting
+from optbench.pictures.phrases import CROSS, INTERVAL, cut, failed, listed, seeds, sentences, setting
 from optbench.pictures.picture import Panel, Picture, Series
 from optbench.pictures.scales import Extent, extent
 from optbench.tables import Row
@@ -156,6 +156,8 @@ def _caption(contest: Contest, lines: Sequence[_Line], *, y: Extent, is_cut: boo
     edge = y.high if contest.direction == "min" else y.low
     side = "top" if contest.direction == "min" else "bottom"
     several = any(len(own) > 1 for line in lines for own in line.by_rate.values())
+    drawn = {line.contender.optimizer for line in lines}
+    absent = [one.optimizer for one in contest.contenders if one.optimizer not in drawn]
     with_bars = any(found.low is not None for row in rows if (found := estimate_of(row, contest)))
     return sentences(
         f"{shown_name(contest.metric)} over {seeds(rows)} for each learning rate tried: the mean"
@@ -165,6 +167,7 @@ def _caption(contest: Contest, lines: Sequence[_Line], *, y: Extent, is_cut: boo
         if ended
         else "No trial ended early",
         cut(contest.metric, edge, sign=contest.sign) if is_cut else "",
+        f"Not drawn, for they have one rate: {listed(absent)}" if absent else "",
     )
 
 

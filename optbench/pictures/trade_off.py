@@ -72,7 +72,11 @@ def pictures(contest: Contest, *, slug: str, palette: Palette) -> list[Picture]:
         slug: of the task, for names of files.
         palette: of the report.
     """
-    useful = [one for one in contest.contenders if (own := estimate_of(one.best, contest)) and _is_better(contest, own)]
+    useful = [
+        one
+        for one in contest.contenders
+        if not one.is_control and (own := estimate_of(one.best, contest)) and _is_better(contest, own)
+    ]
     prices = [price for price in (_memory(useful), _time(useful)) if price is not None]
     if not prices:
         return []
@@ -124,9 +128,19 @@ def _memory(contenders: Sequence[Contender]) -> _Price | None:
 
 
 def _time(contenders: Sequence[Contender]) -> _Price | None:
-    if sum(one.best.step_seconds is not None for one in contenders) < 2:
-        return None
-    return _Price(column="step_seconds", label="time of a step (ms)", figure=lambda row: row.step_seconds, unit=1e-3)
+    """Seconds of a step, all measured alone or all as trials ran: the two do not go together."""
+    for figure in (_measured_seconds, _seconds_of_trials):
+        if sum(figure(one.best) is not None for one in contenders) > 1:
+            return _Price(column="step_seconds", label="time of a step (ms)", figure=figure, unit=1e-3)
+    return None
+
+
+def _measured_seconds(row: Row) -> float | None:
+    return row.cost.time.step.median if row.cost and row.cost.time else None
+
+
+def _seconds_of_trials(row: Row) -> float | None:
+    return row.step_seconds if row.cost is None or row.cost.time is None else None
 
 
 def _front(contest: Contest, contenders: Sequence[Contender], prices: Sequence[_Price]) -> set[str]:
