@@ -26,7 +26,7 @@ MIN_FILTERED_ROWS = 6
 MAX_SHOWN_NOTES = 3
 # So many sections have all their answers on the first screen; where there are more, it has the first of each.
 MAX_FULL_ANSWERS = 4
-MAX_LABELLED_POINTS = 200
+MAX_LABELLED_POINTS = 60
 LONG_TEXT = 32
 SIGNIFICANT_DIGITS = 6
 # Points; pictures that are wider take a line of the page for themselves, as those with panels side by side do.

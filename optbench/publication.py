@@ -22,7 +22,7 @@ PAGE = "report.html"
 # What a page can hold and still be sent by mail, and opened on a phone.
 MAX_PICTURES = 24
 MAX_PICTURE_BYTES = 1_400_000
-MAX_ROWS = 200
+MAX_ROWS = 150
 
 HOW_TO_READ = (
     "Best: the setting of an optimizer with the best mean over seeds of the task's first metric, or with the fewest "

@@ -25,7 +25,8 @@ def markdown(sheet: Sheet) -> str:
 
 def csv(numbers: pd.DataFrame) -> str:
     """The figures, for pandas and for spreadsheets."""
-    return numbers.map(inert).rename(columns=inert).to_csv(index=False)
+    safe = {name: column.map(inert) if column.dtype.kind not in "biuf" else column for name, column in numbers.items()}
+    return pd.DataFrame(safe, columns=numbers.columns).rename(columns=inert).to_csv(index=False)
 
 
 def latex(sheet: Sheet) -> str:

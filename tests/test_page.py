@@ -515,6 +515,7 @@ def shown(page: Any, figure: str = "#picture-1") -> list[str]:
 def test_the_legend_shows_and_hides_lines_with_their_bands(page_file: Path, open_page: OpenPage) -> None:
     with open_page(page_file) as (page, log):
         lion = page.locator("#picture-1 [data-series]", has_text="lion")
+        lion.scroll_into_view_if_needed()  # what is not on the screen is not laid out
         assert shown(page) == NAMES[:3]
         lion.click()
         assert shown(page) == ["adamw", "sgd_momentum"]
@@ -530,6 +531,7 @@ def test_the_legend_shows_and_hides_lines_with_their_bands(page_file: Path, open
         assert shown(page) == NAMES[:3]
         lion.press("Shift+Enter")
         assert shown(page) == ["lion"]
+        page.locator("#picture-2").scroll_into_view_if_needed()
         assert shown(page, "#picture-2") == NAMES[:5], "another picture is left alone"
         assert_quiet(log, page_file)
 

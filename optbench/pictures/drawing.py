@@ -293,9 +293,14 @@ def render(page: Page) -> tuple[bytes, bytes]:
     FigureCanvasAgg(page.figure)
     files = []
     with _silent():
-        for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        # A little larger as PNG, and written in half the time.
+        options: Sequence[tuple[str, dict[str, Any]]] = (
+            ("svg", {"metadata": {"Date": None}}),
+            ("png", {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}),
+        )
+        for kind, others in options:
             buffer = io.BytesIO()
-            page.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+            page.figure.savefig(buffer, format=kind, dpi=DPI, **others)
             files.append(buffer.getvalue())
     svg, png = files
     # A hundredth of a point is enough; and where DejaVu Sans is not there, Verdana is as wide.

@@ -310,5 +310,5 @@
       mark();
     });
   }, { passive: true });
-  mark();
+  requestAnimationFrame(mark);
 })();
