@@ -24,7 +24,7 @@ MOST_IN_WORDS = 8  # columns or rows of cells with a number in each
 MOST_MAPS = 6  # of the optimizers that do best
 # A search that draws its values at random fills hardly any of the pairs.
 _LEAST_FILLED = 0.4
-_MOST_TICKS = 8
+_MOST_TICKS, _MOST_BESIDE = 8, 6
 _ROW = 0.38  # inches, of a row of cells
 _LEAST_HEIGHT, _MOST_HEIGHT = 1.1, 2.4
 
@@ -158,12 +158,11 @@ def _map(axes: "Axes", contest: Contest, one: _Map, *, colours: _Colours) -> Non
         corner = (best[1] - 0.5, best[0] - 0.5)
         axes.add_patch(Rectangle(corner, 1.0, 1.0, facecolor="none", edgecolor="#d6304a", linewidth=1.8, clip_on=False))
     for axis, values, label in ((axes.xaxis, rates, "learning rate"), (axes.yaxis, decays, "weight decay")):
-        stride = math.ceil(len(values) / _MOST_TICKS)
+        # Beside each other there is room for fewer than one above the other.
+        stride = math.ceil(len(values) / (_MOST_BESIDE if axis is axes.xaxis else _MOST_TICKS))
         axis.set_ticks(
             list(range(0, len(values), stride)), [plain(value, digits=3) for value in values[::stride]], fontsize=7.0
         )
-        if axis is axes.xaxis and len(values) > 6:  # they would run into each other
-            axes.tick_params(axis="x", labelrotation=45)
         axis.set_label_text(label)
     axes.tick_params(length=0)
     axes.set_title(shown_name(one.contender.optimizer, 48))
