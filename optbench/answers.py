@@ -69,7 +69,8 @@ def _quality(contest: Contest, field: Sequence[Contender]) -> str:
         next_one = others[0]
         compared = "" if next_one.difference is not None else ", which was not compared: it has failures or other seeds"
         return f"{text}; next is {_named(next_one)} with {_value(contest, next_one)}{compared}."
-    text = f"{on} {_all_named(leaders)} tie at {_range(contest, leaders)}, {_seeds(leaders)}"
+    verb = "tie" if _are_close(contest, leaders) else "are not told apart"
+    text = f"{on} {_all_named(leaders)} {verb} at {_range(contest, leaders)}, {_seeds(leaders)}"
     if behind is not None:
         text += f"; {_named(behind)} is worse, with {_value(contest, behind)}"
     return f"{text}."
@@ -193,6 +194,17 @@ def _half(found: Estimate, *, scale: float) -> str:
         return ""
     half = max(found.high - found.mean, found.mean - found.low) * scale
     return f" ±{half:.2g}"
+
+
+def _are_close(contest: Contest, contenders: Sequence[Contender]) -> bool:
+    """Whether what they reach is no further apart than the widest of their intervals: else seeds are just too few."""
+    if contenders[0].best.num_reached is not None:
+        found = [steps for one in contenders if (steps := one.best.steps_to_target)]
+    else:
+        found = [one.best.metrics[contest.metric] for one in contenders]
+    means = [one.mean for one in found]
+    widths = [one.high - one.low for one in found if one.low is not None and one.high is not None]
+    return max(means) - min(means) <= max(widths, default=0.0)
 
 
 def _range(contest: Contest, contenders: Sequence[Contender]) -> str:

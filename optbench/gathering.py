@@ -108,6 +108,8 @@ def gather(
     if conditions:
         lines = " ".join(one.line for one in conditions)
         remarks.append(f"{len(index)} of {len(merged)} trials fulfil {lines}.")
+    if any(one.key == "status" for one in conditions):
+        remarks.append("Filtered by status: what failed, what is best and where grids end are of these trials alone.")
     owners: dict[str, Store] = {}
     for store, frame in zip(stores, frames, strict=True):
         for trial_id in frame["id"]:

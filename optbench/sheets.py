@@ -57,6 +57,7 @@ def best(contest: Contest, *, slug: str) -> Sheet:
         f"95 % for all {compared} comparison(s) together (Holm); the intervals of differences are at 95 % each."
         if compared
         else "No two optimizers could be compared: it takes two seeds that both have, and no failures.",
+        *_time_notes([contender.best for contender in contest.contenders]),
         *_edge_notes(contest),
         *_budget_notes(contest),
     ]
@@ -108,7 +109,10 @@ def settings(contest: Contest, *, slug: str) -> Sheet:
         ]:
             words[title], keys[title] = text, key
         lines.append(Line(words=words, keys=keys, numbers=_numbers(row, metrics)))
-    notes = [f"{_TIE} not told apart from the best by the seeds they share, each by itself (paired t, 95 %)."]
+    notes = [
+        f"{_TIE} not told apart from the best by the seeds they share, each by itself (paired t, 95 %).",
+        *_time_notes(contest.rows),
+    ]
     return sheet(lines, name=f"settings_{slug}", title=f"{contest.task}: all {len(lines)} settings", notes=notes)
 
 
@@ -207,7 +211,8 @@ def _cost_cells(row: Row, *, timed: str | None) -> list[_Cell]:
     time = row.cost.time if row.cost else None
     ratio = time.ratio.median if time and time.ratio else None
     state = row.state_bytes_per_parameter
-    found: list[_Cell] = [("step (ms)", in_milliseconds(row.step_seconds), row.step_seconds)]
+    mark = "~" if timed and time is None and row.step_seconds is not None else ""
+    found: list[_Cell] = [("step (ms)", f"{mark}{in_milliseconds(row.step_seconds)}", row.step_seconds)]
     if timed:
         found.append((f"step / {timed}", f"{ratio:.2f}" if ratio is not None else "-", ratio))
     return [
@@ -255,6 +260,16 @@ def _signed(found: Difference | None, contest: Contest) -> str:
     if found.low is not None and found.high is not None:
         text += f" [{found.low * scale:{digits}}, {found.high * scale:{digits}}]"
     return text
+
+
+def _time_notes(rows: Sequence[Row]) -> list[str]:
+    """That some times are not like the others."""
+    measured = [row.cost is not None and row.cost.time is not None for row in rows]
+    if any(measured) and not all(measured):
+        return [
+            "~ as the trials ran, several at a time perhaps: not to be compared with steps that were measured alone."
+        ]
+    return []
 
 
 def _edge_notes(contest: Contest) -> list[str]:

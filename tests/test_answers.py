@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
-from optbench import sheets
+from optbench import sheets, tables
 from optbench.aggregate import aggregate
 from optbench.answers import answer, answer_over_tasks
 from optbench.contest import Contest
+from optbench.contests import contests
+from optbench.costs import Costs
 from optbench.curves import Curves
 from optbench.hyperparameters import hyperparameters, searched
 from optbench.measurement import Status
 from optbench.store import Store
 from tests.conftest import MakeTrial
+from tests.costs import ABACUS, cost
 from tests.handmade import trial
 from tests.reports import contests_of, ended, fill, optimizer
 
@@ -63,6 +66,29 @@ def test_those_that_are_not_told_apart_tie_and_the_cheaper_one_is_said(contest: 
 def test_the_price_is_in_words(contest: Make, lion: int, words: str) -> None:
     found = contest({"lion": [1.0, 1.1], "adamw": [1.1, 1.0]}, states={"lion": lion, "adamw": 8000})
     assert words in answer(found)[1]
+
+
+@pytest.mark.parametrize(
+    ("muon", "words"),
+    [
+        ([5.0, 1.9], "tie at test loss 1.1 to 3.45 ±1.6, over 2 seeds."),
+        ([5.0, 4.0], "are not told apart at test loss 1.1 to 4.5 ±0.5, over 2 seeds."),
+    ],
+)
+def test_seeds_that_are_too_few_to_tell_make_no_tie(contest: Make, muon: list[float], words: str) -> None:
+    found = contest({"sgd": [1.0, 1.2], "muon": muon})
+    assert answer(found)[0] == f"On blobs sgd (lr 0.001) and muon (lr 0.001) {words}"
+
+
+def test_a_time_that_was_not_measured_alone_is_marked(tmp_path: Path) -> None:
+    store = Store(tmp_path, "sweep")
+    for name in ("adamw", "lion"):
+        fill(store, optimizer(name), [1.0, 1.1])
+    Costs(store).write(cost(optimizer("lion"), device=ABACUS))
+    (found,) = contests(tables.rows(store.index(), Costs(store).all()), curves=Curves(store.read))
+    sheet = sheets.best(found, slug="x")
+    assert dict(zip(sheet.words["optimizer"], sheet.words["step (ms)"], strict=True)) == {"adamw": "~20", "lion": "10"}
+    assert any(note.startswith("~ as the trials ran") for note in sheet.notes)
 
 
 def test_equal_prices_are_not_worth_a_sentence(contest: Make) -> None:

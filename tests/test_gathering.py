@@ -218,7 +218,8 @@ def test_filters_choose_trials(mixed: Store, lines: list[str], expected: int) ->
     found = gather([mixed.folder.parent], conditions=filters.parse(lines))
     assert len(found.index) == expected
     assert found.is_filtered
-    assert found.remarks[-1] == f"{expected} of 5 trials fulfil {' '.join(lines)}."
+    assert f"{expected} of 5 trials fulfil {' '.join(lines)}." in found.remarks
+    assert any(remark.startswith("Filtered by status") for remark in found.remarks) == ("status=diverged" in lines)
 
 
 @pytest.mark.parametrize(
