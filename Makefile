@@ -130,7 +130,7 @@ _PROBE := import sys; old = sys.version_info < (3, 11); \
   print("Python %d.%d.%d" % sys.version_info[:3] if old else sys._base_executable); sys.exit(old)
 
 _CREATE = $(if $(UV),$(UV) venv --quiet --seed --python "$$python" .venv,"$$python" -m venv .venv)
-_PIP = $(if $(UV),$(UV) pip install --quiet --python .venv/bin/python,.venv/bin/python -m pip install --quiet --no-compile \
+_PIP = $(if $(UV),$(UV) pip install --quiet --python .venv/bin/python,.venv/bin/python -m pip install --quiet \
   --disable-pip-version-check)
 _INSTALL = $(_PIP) --constraint constraints.txt
 _OR_ADVISE = || { echo 'The set-up failed, for the reason above. It needs the network or a local index' \
