@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 
 from optbench.analysis import Analysis
+from optbench.costs import Costs
 from optbench.measurement import Status
 from optbench.sheet import Sheet
 from optbench.store import Store
+from tests.costs import ABACUS, cost, memory, spread, time
 from tests.reports import analysis_of, fill, optimizer
 
 scipy_stats = pytest.importorskip("scipy.stats")
@@ -268,3 +270,38 @@ def test_csv_markdown_and_latex_hold_the_same_table(analysis: Analysis, tmp_path
         body = latex(sheet).partition("\\midrule\n")[2].partition("\\bottomrule")[0]
         assert len(body.splitlines()) == len(sheet.words)
         assert all(line.count(" & ") == len(sheet.words.columns) - 1 for line in body.splitlines())
+
+
+def test_costs(tmp_path: Path) -> None:
+    store = Store(tmp_path, "sweep")
+    for place, name in enumerate(PEAKS, start=1):
+        fill(store, optimizer(name), [1.0])
+        measured = memory(peak_bytes=1000 * place, state_bytes=100 * place)
+        timed = time(step=spread(0.001 * place), ratio=spread(0.5 * place))
+        Costs(store).write(cost(optimizer(name), device=ABACUS, memory=measured, time=timed))
+    raw = {
+        record["config"]["optimizer"]["name"]: record
+        for record in (json.loads(path.read_text()) for path in tmp_path.glob("sweep/costs/*.json"))
+    }
+    sheets = {sheet.name.partition("_")[0]: sheet for sheet in analysis_of(tmp_path).costs()}
+    assert sheets.keys() == {"memory", "time"}
+    for kind, sheet in sheets.items():
+        assert len(sheet.numbers) == len(PEAKS)
+        for row, words in zip(sheet.numbers.to_dict("records"), sheet.words.to_dict("records"), strict=True):
+            record = raw[row["optimizer"]]
+            assert row["memory.peak_bytes"] == record["memory"]["peak_bytes"]
+            assert row["memory.state_bytes"] == record["memory"]["state_bytes"]
+            assert row["time.step.median"] == record["time"]["step"]["median"]
+            assert row["time.ratio.p90"] == record["time"]["ratio"]["p90"]
+            assert row["optimizer_share"] == pytest.approx(0.004 / record["time"]["step"]["median"])
+            if kind == "memory":
+                in_bytes, in_kib = row["memory.peak_bytes"], row["memory.peak_bytes"] / 1024
+                assert words["peak (measured)"] in (f"{in_bytes} B", f"{in_kib:.4g} KiB")
+            else:
+                assert numbers_in(words["step (ms)"])[0] == pytest.approx(1e3 * record["time"]["step"]["median"])
+    found = analysis_of(tmp_path)
+    best = {row["optimizer"]: row for row in found.of_contest(found.contests[0])[0].numbers.to_dict("records")}
+    for name, record in raw.items():
+        assert best[name]["peak_bytes"] == record["memory"]["peak_bytes"]
+        assert best[name]["step_seconds"] == record["time"]["step"]["median"]
+        assert best[name]["step_ratio"] == record["time"]["ratio"]["median"]
