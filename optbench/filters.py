@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from optbench.component import DESCRIPTION
 from optbench.errors import UsageError, unknown
 from optbench.keys import select
 from optbench.settings import spelt
@@ -103,7 +104,9 @@ def _values(one: Filter, index: pd.DataFrame) -> list[Any]:
                     set(_keys(json.loads(text), str(name).removeprefix("config."))) if isinstance(text, str) else set()
                 )
         if one.key not in known:
-            raise unknown("key", one.key, known, where="to filter by")
+            beside = {key for key in known if rest and key.startswith(f"{part}.")}
+            allowed = beside or {key for key in known if "." not in key}
+            raise unknown("key", one.key, allowed, where="to filter by")
     return values
 
 
@@ -111,7 +114,8 @@ def _keys(config: Any, prefix: str) -> Iterator[str]:
     yield prefix
     if isinstance(config, Mapping):
         for name, value in config.items():
-            yield from _keys(value, f"{prefix}.{name}")
+            if name not in DESCRIPTION:
+                yield from _keys(value, f"{prefix}.{name}")
 
 
 def _number(value: Any) -> Any:
