@@ -445,16 +445,16 @@ def test_sorting_keeps_the_order_of_equal_rows(page_file: Path, open_page: OpenP
 def test_a_filter_wants_all_words_and_none_of_those_with_a_minus(page_file: Path, open_page: OpenPage) -> None:
     with open_page(page_file) as (page, log):
         search, status = page.locator("#table-2 input"), page.locator("#table-2 .status")
-        assert status.inner_text() == "60 rows"
+        assert status.text_content().strip() == "60 rows"
         search.fill("ADAM betas -schedule -adamw_0")
-        assert status.inner_text() == "7 of 60 rows"
+        assert status.text_content().strip() == "7 of 60 rows"
         assert {name.rpartition("_")[0] for name in column(page, 1, "#table-2")} == {"adamw"}
         search.fill("nothing is like this")
-        assert status.inner_text() == "0 of 60 rows"
+        assert status.text_content().strip() == "0 of 60 rows"
         search.fill("_59")
         assert len(column(page, 1, "#table-2")) == 1, "rows beyond the first 30 are looked at"
         search.fill("-")
-        assert status.inner_text() == "60 rows"
+        assert status.text_content().strip() == "60 rows"
         assert_quiet(log, page_file)
 
 
@@ -462,7 +462,7 @@ def test_a_long_table_shows_thirty_rows_until_all_are_asked_for(page_file: Path,
     with open_page(page_file) as (page, _):
         assert len(column(page, 1, "#table-2")) == 30
         button = page.locator("#table-2 .more")
-        assert button.inner_text() == "Show all 60 rows"
+        assert button.text_content().strip() == "Show all 60 rows"
         button.click()
         assert len(column(page, 1, "#table-2")) == 60
         button.click()
@@ -498,7 +498,7 @@ def test_all_can_be_read_without_the_script(page_file: Path, open_page: OpenPage
 def shown(page: Any, figure: str = "#picture-1") -> list[str]:
     """The series whose button is pressed, after a look at the drawing: it has to show the very same."""
     script = """(buttons, figure) => buttons.map((button, place) => [
-      button.innerText,
+      button.textContent.trim(),
       button.getAttribute("aria-pressed") === "true",
       ...[0, 1].map((artist) => {
         const path = document.querySelector(`${figure}-s${place}-p0-${artist} path`);

@@ -162,10 +162,10 @@ def test_a_list_of_files_that_leads_elsewhere_deletes_nothing(results: Path, tmp
 def test_the_page_works_in_a_browser_without_a_network(report: Path, open_page: OpenPage) -> None:
     with open_page(report / "report.html") as (page, log):
         rows = page.locator("table").first.locator("tbody tr")
-        before = rows.all_inner_texts()
+        before = rows.all_text_contents()
         header = page.locator("table").first.locator("th button", has_text="optimizer")
         header.click()
-        names = page.locator("table").first.locator("tbody tr").all_inner_texts()
+        names = page.locator("table").first.locator("tbody tr").all_text_contents()
         assert sorted(names) == sorted(before)
         assert names != before or len(before) < 2
         assert page.locator("table").first.locator("th[aria-sort=ascending]").count() == 1
