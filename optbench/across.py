@@ -44,7 +44,7 @@ def _line(found: Aggregate, name: str) -> Line:
             "optimizer": name,
             "mean rank": _estimated(rank, digits=2),
             "score (IQM)": _estimated(score, digits=3),
-            against: "-" if better is None else _percent(better),
+            against: "-" if better is None else _estimated(better, digits=0, scale=100.0, unit=" %"),
             **{task: f"{place:g}" for task, place in found.ranks[name].items()},
             "failed": trials,
         },
@@ -68,15 +68,8 @@ def _columns(name: str, found: Estimate | None) -> dict[str, float | None]:
     }
 
 
-def _estimated(found: Estimate, *, digits: int) -> str:
-    text = f"{found.mean:.{digits}f}"
-    return (
-        text if found.low is None or found.high is None else f"{text} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-    )
-
-
-def _percent(found: Estimate) -> str:
-    text = f"{found.mean * 100:.0f} %"
-    return (
-        text if found.low is None or found.high is None else f"{text} [{found.low * 100:.0f}, {found.high * 100:.0f}]"
-    )
+def _estimated(found: Estimate, *, digits: int, scale: float = 1.0, unit: str = "") -> str:
+    text = f"{found.mean * scale:.{digits}f}{unit}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} [{found.low * scale:.{digits}f}, {found.high * scale:.{digits}f}]"

@@ -121,7 +121,7 @@ def _doubts(contest: Contest, field: Sequence[Contender]) -> Iterator[str]:
         yield f"Failed: {_ends(field)}."
     at_edge = [one for one in field if one.edges and (one.is_tied or one is field[0])]
     if at_edge:
-        which = _listed([f"{one.optimizer} ({', '.join(_short(edge.key) for edge in one.edges)})" for one in at_edge])
+        which = _listed([f"{one.optimizer} ({', '.join(edge.name for edge in one.edges)})" for one in at_edge])
         yield f"The best value lies at the edge of what was tried for {which}: a better one may lie beyond."
     if contest.label in ("saturated", "unsolved"):
         yield f"The task is {contest.label}, so this says little. {contest.label_reason}"
@@ -130,10 +130,6 @@ def _doubts(contest: Contest, field: Sequence[Contender]) -> Iterator[str]:
 def _is_ahead(contest: Contest, control: Contender, other: Contender) -> bool:
     order = [contender.optimizer for contender in contest.contenders]
     return order.index(control.optimizer) < order.index(other.optimizer) and bool(control.best.values)
-
-
-def _short(key: str) -> str:
-    return key.removeprefix("optimizer.")
 
 
 def _ends(field: Sequence[Contender]) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from optbench.measurement import Status
-from optbench.settings import words as setting_words
 from optbench.stats import COVERAGE, Estimate
 from optbench.tables import Row
 from optbench.units import in_bytes, in_milliseconds, in_percent
@@ -23,7 +22,7 @@ def words(table: Sequence[Row]) -> pd.DataFrame:
         line = {
             "": {"best": "★", "tie": "=", "": ""}[row.mark],
             "optimizer": row.optimizer,
-            "setting": " ".join(setting_words(row.setting)),
+            "setting": row.setting_text,
             "seeds": f"{row.num_succeeded}/{row.num_trials}" if row.failures else str(row.num_trials),
         }
         for name in metrics:
@@ -173,7 +172,7 @@ def figures(row: Row, *, metrics: Sequence[str], with_target: bool) -> dict[str,
     line: dict[str, Any] = {
         "task": row.task,
         "optimizer": row.optimizer,
-        "setting": " ".join(setting_words(row.setting)),
+        "setting": row.setting_text,
         "mark": row.mark,
         "num_trials": row.num_trials,
         "num_succeeded": row.num_succeeded,

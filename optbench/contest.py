@@ -7,8 +7,8 @@ from typing import Any, Literal
 from optbench.measurement import Status
 from optbench.stats import Difference
 from optbench.tables import Row
+from optbench.trial import Direction
 
-Direction = Literal["min", "max"]
 Side = Literal["lowest", "highest"]
 Label = Literal["saturated", "unsolved", "discriminating"]
 
@@ -30,6 +30,11 @@ class Edge:
     side: Side
     tried: Sequence[float]
     command: str | None
+
+    @property
+    def name(self) -> str:
+        """The key within the optimizer, such as `lr`."""
+        return self.key.removeprefix("optimizer.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,8 @@ def edges(rows: Sequence[Row], overrides: Overrides) -> list[Edge]:
         values = sorted(tried[key])
         if len(values) < 2 or value == 0.0 or value not in (values[0], values[-1]):
             continue
-        command = _command(rows[0], key, values=values, overrides=overrides(rows[0].ids[0]))
         side: Side = "lowest" if value == values[0] else "highest"
+        command = _command(rows[0], key, values=values, side=side, overrides=overrides(rows[0].ids[0]))
         found.append(Edge(key=key, value=value, side=side, tried=values, command=command))
     return found
 
@@ -54,7 +54,7 @@ def _numbers(config: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, f
             yield f"{prefix}{name}", float(value)
 
 
-def _command(row: Row, key: str, *, values: Sequence[float], overrides: Sequence[str] | None) -> str | None:
+def _command(row: Row, key: str, *, values: Sequence[float], side: Side, overrides: Sequence[str] | None) -> str | None:
     """The command that the best setting came from, with values beyond the edge for this key."""
     if overrides is None or key.rpartition(".")[2] not in _RATES:
         return None
@@ -62,7 +62,7 @@ def _command(row: Row, key: str, *, values: Sequence[float], overrides: Sequence
     if method == "zip":
         return None
     positive = [value for value in values if value > 0.0]
-    is_low = number(row.config["optimizer"], key) == values[0]
+    is_low = side == "lowest"
     end = positive[0] if is_low else positive[-1]
     if method in _SEARCHES:
         low, high = (end / 10.0, end) if is_low else (end, end * 10.0)
@@ -74,11 +74,6 @@ def _command(row: Row, key: str, *, values: Sequence[float], overrides: Sequence
     name = str(row.config["optimizer"]["name"])
     kept = [_of_one(line, name) for line in overrides if _key(line) != key]
     return shlex.join(["optbench", "sweep", *kept, beyond])
-
-
-def number(config: Mapping[str, Any], key: str) -> float:
-    """A number of an optimizer's config by its key, such as `optimizer.companion.lr`."""
-    return dict(_numbers(config, prefix="optimizer."))[key]
 
 
 def _factor(positive: Sequence[float], *, is_low: bool) -> float:

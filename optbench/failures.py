@@ -8,7 +8,6 @@ import pandas as pd
 from optbench.contest import Contest
 from optbench.gathering import Gathered
 from optbench.measurement import Status
-from optbench.settings import words as setting_words
 from optbench.sheet import Sheet
 from optbench.sheets import Line, sheet
 from optbench.tables import Row
@@ -47,7 +46,7 @@ def _line(record: dict[Any, Any], row: Row, *, gathered: Gathered) -> Line:
     numbers = {
         "task": row.task,
         "optimizer": row.optimizer,
-        "setting": " ".join(setting_words(row.setting)),
+        "setting": row.setting_text,
         "seed": int(record["seed"]),
         "status": record["status"],
         "step": step,

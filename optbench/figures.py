@@ -15,6 +15,7 @@ from optbench.errors import UsageError
 from optbench.parsing import parse, parse_list, parse_mapping
 from optbench.settings import spelt
 from optbench.store import Store
+from optbench.writing import csv
 
 FOLDER = "figures"
 SIZE_INCHES = (6.4, 4.0)
@@ -113,7 +114,7 @@ def draw(figure: Figure, records: Sequence[Record], store: Store) -> list[Path]:
         for value, seed, points in lines
         for x, y in points
     ]
-    files["csv"] = pd.DataFrame(numbers).to_csv(index=False).encode()
+    files["csv"] = csv(pd.DataFrame(numbers)).encode()
     return [store.write(f"{FOLDER}/{figure.name}.{kind}", content) for kind, content in files.items()]
 
 

@@ -91,10 +91,10 @@ def gather(
         progress(f"reading {store.folder}")
         plan = _plan(store)
         index = store.index()
+        index = index[index["status"] != Status.PREEMPTED]  # these have no result yet
         asked = list(plan["ids"]) if plan else []
         overrides = {**dict.fromkeys(asked, plan["overrides"] if plan else []), **overrides}
         remarks += _remarks(store, index, asked=asked, everything=everything)
-        index = index[index["status"] != Status.PREEMPTED]  # these have no result yet
         order = {trial_id: place for place, trial_id in enumerate(asked)}
         if asked and not everything:
             index = index[index["id"].isin(asked)]
@@ -164,7 +164,7 @@ def _merged(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[str]]:
 def _remarks(store: Store, index: pd.DataFrame, *, asked: Sequence[str], everything: bool) -> list[str]:
     """What is not in the index, and what to do about it."""
     found = []
-    there = set(index["id"]) - set(index.loc[index["status"] == Status.PREEMPTED, "id"])
+    there = set(index["id"])
     if missing := len(set(asked) - there):
         found.append(
             f"{store.folder}: {missing} of {len(asked)} trials that were asked for have no result yet; "

@@ -13,6 +13,7 @@ from optbench.errors import UsageError
 from optbench.gathering import Gathered, gather
 from optbench.publication import publish
 from optbench.report import report
+from optbench.sheets import best
 
 FOLDER = "report"
 MAX_NOTES = 12
@@ -90,7 +91,7 @@ def _print(gathered: Gathered, analysis: Analysis, *, everything: bool, svg: Pat
         terminal.show(report(gathered.stores[0], everything=everything), svg=svg)
         _remark(gathered)
         return
-    sheets = [analysis.of_contest(contest)[0] for contest in analysis.contests]
+    sheets = [best(contest, slug=analysis.slugs[contest.task]) for contest in analysis.contests]
     if len(sheets) > MAX_TABLES:
         page.print(f"[dim]{len(sheets)} tasks: their tables are in the report.[/]")
     for sheet in sheets if len(sheets) <= MAX_TABLES else ():

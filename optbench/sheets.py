@@ -9,7 +9,6 @@ import pandas as pd
 
 from optbench import cells, edges
 from optbench.contest import Contender, Contest
-from optbench.settings import words as setting_words
 from optbench.sheet import Sheet
 from optbench.stats import Difference, difference
 from optbench.tables import Row
@@ -99,7 +98,7 @@ def settings(contest: Contest, *, slug: str) -> Sheet:
     lines = []
     for row in contest.rows:
         mark = {"best": _BEST, "tie": _TIE, "": ""}[row.mark]
-        words = {"": mark, "optimizer": row.optimizer, "setting": _setting(row)}
+        words = {"": mark, "optimizer": row.optimizer, "setting": row.setting_text}
         keys: dict[str, Any] = {**words, "": {_BEST: 0, _TIE: 1}.get(mark, 2)}
         for title, text, key in [
             *_metric_cells(row, metrics),
@@ -124,7 +123,7 @@ def _best_line(contest: Contest, contender: Contender, *, metrics: Sequence[str]
     row = contender.best
     mark = _mark(contest, contender)
     failed = sum(contender.failures.values())
-    words = {"": mark, "optimizer": contender.optimizer, "setting": _setting(row)}
+    words = {"": mark, "optimizer": contender.optimizer, "setting": row.setting_text}
     keys: dict[str, Any] = {
         "": {_BEST: 0, _TIE: 1}.get(mark, 2),
         **{key: words[key] for key in ("optimizer", "setting")},
@@ -139,7 +138,7 @@ def _best_line(contest: Contest, contender: Contender, *, metrics: Sequence[str]
         ("failed", _failures(row.failures), sum(row.failures.values())),
         ("settings tried", str(len(contender.rows)), len(contender.rows)),
         ("failed of all", f"{failed}/{contender.num_trials}", failed / contender.num_trials),
-        ("at the edge", ", ".join(_short(found.key) for found in contender.edges) or "no", len(contender.edges)),
+        ("at the edge", ", ".join(found.name for found in contender.edges) or "no", len(contender.edges)),
         *others,
     ]:
         words[title], keys[title] = text, key
@@ -162,7 +161,7 @@ _DIFFERENCE = {"": "mean", "_low": "low", "_high": "high", "_p_value": "p_value"
 
 def _default_line(contender: Contender, row: Row, *, metrics: Sequence[str], contest: Contest) -> Line:
     gain = None if row is contender.best else difference(row.values, contender.best.values)
-    words = {"optimizer": contender.optimizer, "setting": _setting(row)}
+    words = {"optimizer": contender.optimizer, "setting": row.setting_text}
     keys: dict[str, Any] = dict(words)
     first, *others = _metric_cells(row, metrics)
     gained = "is its best" if row is contender.best else _signed(gain, contest)
@@ -226,16 +225,8 @@ def _reference(contest: Contest) -> str | None:
     return next((row.cost.time.reference for row in contest.rows if row.cost and row.cost.time), None)
 
 
-def _setting(row: Row) -> str:
-    return " ".join(setting_words(row.setting))
-
-
 def _failures(failures: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in failures.items()) or "0"
-
-
-def _short(key: str) -> str:
-    return key.removeprefix("optimizer.")
 
 
 def _difference_cell(found: Difference | None, contest: Contest, *, row: Row) -> str:

@@ -16,6 +16,7 @@ from optbench.costs import cost_id
 from optbench.measurement import Status
 from optbench.settings import differing, words
 from optbench.stats import Difference, Estimate, difference, estimate, ties
+from optbench.trial import Direction
 
 SUCCESSES = frozenset(status for status in Status if status.succeeded)
 # Parts of a config that make up the task: other data, another size, more time or another finish are another task.
@@ -80,12 +81,17 @@ class Row:
         return self.num_trials - sum(self.failures.values())
 
     @property
+    def setting_text(self) -> str:
+        """The setting as overrides spell it."""
+        return " ".join(words(self.setting))
+
+    @property
     def metric(self) -> str:
         """The task's first metric."""
         return next(iter(_directions(self.config)))
 
     @property
-    def direction(self) -> Literal["min", "max"]:
+    def direction(self) -> Direction:
         """Whether less of it is better, or more."""
         return _directions(self.config)[self.metric]
 
@@ -133,7 +139,7 @@ class _Group:
         return {status.value: counts[status] for status in Status if status in counts and status not in SUCCESSES}
 
     @property
-    def directions(self) -> Mapping[str, Literal["min", "max"]]:
+    def directions(self) -> Mapping[str, Direction]:
         """Metric to `min` or `max`, the one that ranks first."""
         return _directions(self.config)
 
@@ -187,7 +193,7 @@ class _Group:
         return [values[place] for place in self.places if values and values[place] is not None]
 
 
-def _directions(config: Mapping[str, Any]) -> Mapping[str, Literal["min", "max"]]:
+def _directions(config: Mapping[str, Any]) -> Mapping[str, Direction]:
     return config["task"].get("metrics") or {"test_loss": "min"}
 
 

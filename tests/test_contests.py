@@ -11,7 +11,6 @@ from optbench import catalogue, edges
 from optbench.compose import Composer
 from optbench.contest import Contest
 from optbench.contests import default_of
-from optbench.edges import number
 from optbench.measurement import Status
 from optbench.store import Store
 from tests.conftest import MakeTrial
@@ -218,7 +217,7 @@ def test_where_no_command_can_be_told_the_edge_is_said_all_the_same(
 
 def test_the_rates_of_a_companion_have_edges_too() -> None:
     config = {"name": "muon", "lr": 0.1, "companion": {"name": "adamw", "lr": 0.01}}
-    assert number(config, "optimizer.companion.lr") == 0.01
+    assert dict(edges._numbers(config, prefix="optimizer."))["optimizer.companion.lr"] == 0.01
 
 
 # Controls

@@ -21,9 +21,6 @@ DPI = 120
 _LABEL_INCHES = 0.5  # from the axes to the label on their left
 MOST_LETTERS = 28
 _MOST_IN_LABEL = 40
-GREY = "#808080"  # reads on white and on dark
-# No pure black or white in cells: pages turn those into the colours of text and of paper.
-DARK, LIGHT = "#161616", "#fdfdfd"
 
 # All of middling lightness: the contrast is 3:1 or more, with white and with nearly black.
 _COLOURS = (

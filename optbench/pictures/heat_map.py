@@ -10,8 +10,9 @@ import pandas as pd
 
 from optbench.contest import Contender, Contest
 from optbench.pictures.choices import best_by, estimate_of, shown, told
-from optbench.pictures.drawing import DARK, GREY, LIGHT, Margins, Page, new_page, render, shown_name
-from optbench.pictures.phrases import CROSS, cut, failed, listed, seeds, sentences, setting
+from optbench.pictures.drawing import Margins, Page, new_page, render, shown_name
+from optbench.pictures.ink import GREY, LIGHT, ink_on
+from optbench.pictures.phrases import CROSS, cut, failed, listed, seeds, sentences
 from optbench.pictures.picture import Picture
 from optbench.pictures.scales import Extent, plain
 from optbench.tables import Row
@@ -177,8 +178,7 @@ def _words(axes: "Axes", row: Row, cell: tuple[int, int, float], *, colours: _Co
     if math.isnan(mean):
         axes.text(column, line, CROSS, ha="center", va="center", fontsize=9.0, color=GREY, fontweight="bold")
         return
-    red, green, blue, _ = colours.map(colours.norm(mean))
-    ink = DARK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else LIGHT
+    ink = ink_on(colours.map(colours.norm(mean)))
     if in_words:
         axes.text(
             column, line, plain(mean, digits=3, is_padded=True), ha="center", va="center", fontsize=6.5, color=ink
@@ -242,7 +242,7 @@ def _numbers(contest: Contest, maps: Sequence[_Map]) -> pd.DataFrame:
         [
             {
                 "optimizer": one.contender.optimizer,
-                "setting": setting(own[0]),
+                "setting": own[0].setting_text,
                 "lr": rate,
                 "weight_decay": decay,
                 "metric": contest.metric,

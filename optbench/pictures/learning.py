@@ -14,7 +14,7 @@ from optbench.curves import Curves
 from optbench.pictures.averages import CLOCKS, Average, average
 from optbench.pictures.drawing import Key, Palette, element, frame, inner, new_page, render
 from optbench.pictures.lines import mean_line
-from optbench.pictures.phrases import CROSS, INTERVAL, cut, failed, listed, seeds, sentences, setting
+from optbench.pictures.phrases import CROSS, INTERVAL, cut, failed, listed, seeds, sentences
 from optbench.pictures.picture import Panel, Picture, Series
 from optbench.pictures.scales import Extent, extent, fitting
 
@@ -208,7 +208,7 @@ def _numbers(lines: Sequence[_Line], metrics: Sequence[str]) -> pd.DataFrame:
             one = line.averages.get(metric)
             if one is None:
                 continue
-            head = {"optimizer": line.contender.optimizer, "setting": setting(best), "metric": metric}
+            head = {"optimizer": line.contender.optimizer, "setting": best.setting_text, "metric": metric}
             num_failed = sum(best.failures.values())
             for place in range(len(one.mean)):
                 clocks = {clock: float(one.clocks[clock][place]) for clock in CLOCKS}

@@ -13,7 +13,7 @@ from optbench.curves import Curves
 from optbench.pictures.averages import Average, average
 from optbench.pictures.drawing import Key, Margins, Palette, Style, element, frame, new_page, render
 from optbench.pictures.lines import mean_line
-from optbench.pictures.phrases import CROSS, INTERVAL, failed, seeds, sentences, setting
+from optbench.pictures.phrases import CROSS, INTERVAL, failed, seeds, sentences
 from optbench.pictures.picture import Panel, Picture, Series
 from optbench.pictures.scales import extent
 from optbench.tables import Row
@@ -82,7 +82,7 @@ def _lines(found: Sequence[tuple[Row, Mapping[str, Average]]], palette: Palette)
     """An optimizer with one setting has its colour and its name; settings have colours and words of their own."""
     num_settings = [sum(other.optimizer == row.optimizer for other, _ in found) for row, _ in found]
     is_plain = max(num_settings) == 1
-    labels = [row.optimizer if is_plain else f"{row.optimizer} {setting(row)}" for row, _ in found]
+    labels = [row.optimizer if is_plain else f"{row.optimizer} {row.setting_text}" for row, _ in found]
     places = Palette(str(place) for place in range(len(found)))
     styles = [palette.style(row.optimizer) if is_plain else places.style(str(n)) for n, (row, _) in enumerate(found)]
     return [
@@ -149,7 +149,7 @@ def _numbers(lines: Sequence[_Line]) -> pd.DataFrame:
         [
             {
                 "optimizer": line.row.optimizer,
-                "setting": setting(line.row),
+                "setting": line.row.setting_text,
                 "column": column,
                 "step": one.clocks["step"][place],
                 "mean": one.mean[place],

@@ -9,7 +9,7 @@ import pandas as pd
 from optbench.contest import Contender, Contest
 from optbench.cost import Memory
 from optbench.pictures.drawing import Key, Margins, Style, new_page, render, shown_name
-from optbench.pictures.phrases import listed, sentences, setting
+from optbench.pictures.phrases import listed, sentences
 from optbench.pictures.picture import Picture
 from optbench.pictures.scales import Extent, in_unit, plain
 
@@ -134,7 +134,7 @@ def _numbers(bars: Sequence[_Bar]) -> pd.DataFrame:
         [
             {
                 "optimizer": bar.contender.optimizer,
-                "setting": setting(bar.contender.best),
+                "setting": bar.contender.best.setting_text,
                 "kind": bar.memory.kind,
                 "counted": bar.memory.counted,
                 **{f"{part}_bytes": bar.memory.peak_parts.get(part, 0) for part in parts},

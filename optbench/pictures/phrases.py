@@ -5,17 +5,11 @@ from collections.abc import Iterable, Sequence
 
 from optbench.pictures.drawing import shown_name
 from optbench.pictures.scales import plain
-from optbench.settings import words
 from optbench.tables import Row
 
 INTERVAL = "the 95 % bootstrap interval over seeds, or their range where there are two or three"
 MOST_LISTED = 8
 CROSS = "\N{MULTIPLICATION SIGN}"
-
-
-def setting(row: Row) -> str:
-    """What tells the setting from the optimizer's others."""
-    return " ".join(words(row.setting))
 
 
 def seeds(rows: Iterable[Row]) -> str:

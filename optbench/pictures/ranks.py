@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from optbench.aggregate import Aggregate
-from optbench.pictures.drawing import DARK, LIGHT, Margins, Palette, frame, new_page, render, shown_name
+from optbench.pictures.drawing import Margins, Palette, frame, new_page, render, shown_name
+from optbench.pictures.ink import LIGHT, ink_on
 from optbench.pictures.phrases import listed, sentences
 from optbench.pictures.picture import Picture
 from optbench.pictures.scales import Extent
@@ -102,8 +103,7 @@ def _cells(axes: "Axes", aggregate: Aggregate, tasks: Sequence[str]) -> None:
     axes.invert_yaxis()
     for row, own in enumerate(places):
         for column, (place, word) in enumerate(own):
-            red, green, blue, _ = colours((place - 1.0) / max(len(names) - 1.0, 1.0))
-            ink = DARK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else LIGHT
+            ink = ink_on(colours((place - 1.0) / max(len(names) - 1.0, 1.0)))
             axes.text(column, row, word, ha="center", va="center", fontsize=8.0, color=ink)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from optbench.contest import Contender, Contest
 from optbench.pictures.choices import best_by, estimate_of, from_worse_edge, shown, told
 from optbench.pictures.drawing import Key, Palette, Style, element, frame, new_page, render, shown_name
-from optbench.pictures.phrases import CROSS, INTERVAL, cut, failed, listed, seeds, sentences, setting
+from optbench.pictures.phrases import CROSS, INTERVAL, cut, failed, listed, seeds, sentences
 from optbench.pictures.picture import Panel, Picture, Series
 from optbench.pictures.scales import Extent, extent
 from optbench.tables import Row
@@ -176,7 +176,7 @@ def _numbers(contest: Contest, lines: Sequence[_Line]) -> pd.DataFrame:
         [
             {
                 "optimizer": line.contender.optimizer,
-                "setting": setting(rows[0]),
+                "setting": rows[0].setting_text,
                 "lr": rate,
                 "metric": contest.metric,
                 **told(estimate_of(rows[0], contest)),

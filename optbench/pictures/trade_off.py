@@ -11,7 +11,6 @@ import pandas as pd
 from optbench.contest import Contender, Contest
 from optbench.pictures.choices import estimate_of, told
 from optbench.pictures.drawing import (
-    GREY,
     Margins,
     Page,
     Palette,
@@ -23,8 +22,9 @@ from optbench.pictures.drawing import (
     shown_name,
     text_size,
 )
+from optbench.pictures.ink import GREY
 from optbench.pictures.labels import Label, places
-from optbench.pictures.phrases import INTERVAL, failed, listed, seeds, sentences, setting
+from optbench.pictures.phrases import INTERVAL, failed, listed, seeds, sentences
 from optbench.pictures.picture import Panel, Picture, Series
 from optbench.pictures.scales import Extent, extent, fitting, in_unit
 from optbench.stats import Estimate
@@ -327,7 +327,7 @@ def _numbers(contest: Contest, points: Sequence[_Point]) -> pd.DataFrame:
         [
             {
                 "optimizer": one.contender.optimizer,
-                "setting": setting(one.row),
+                "setting": one.row.setting_text,
                 "metric": contest.metric,
                 **told(one.found),
                 "num_failed": sum(one.row.failures.values()),
