@@ -318,7 +318,7 @@ ELSEWHERE = {
     **dict.fromkeys(("adam8bit", "adamw4bit", "adamw8bit", "adamwfp8", "lion8bit", "paged_adamw8bit"), "departs"),
     **dict.fromkeys(("apollo", "apollo_mini"), "tests/test_apollo.py"),
     **dict.fromkeys(("palm_adafactor", "sam"), "tests/test_own_methods.py"),
-    **dict.fromkeys(("ademamix8bit", "lbfgs", "sophia"), "below"),
+    **dict.fromkeys(("ademamix8bit", "lbfgs", "momo", "momo_adam", "sophia"), "below"),
     "custom": "no formula",
 }
 # Where a file's own arguments compute less exactly than 1e-8.
@@ -572,6 +572,94 @@ def test_a_step_of_lbfgs_is_one_iteration_and_its_pairs_compare_gradients_of_two
         left = torch.eye(6, dtype=torch.float64) - torch.outer(s, y) / (s @ y)
         inverse = left @ inverse @ left.T + torch.outer(s, s) / (s @ y)
     torch.testing.assert_close(state["d"], -inverse @ seen[-1], rtol=1e-8, atol=1e-10)
+
+
+def least_squares(step: int, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of a minibatch and its gradient; another minibatch at each step, with noise."""
+    generator = torch.Generator().manual_seed(step)
+    inputs = torch.randn(32, theta.numel(), generator=generator, dtype=torch.float64)
+    rest = inputs @ (theta - start((theta.numel(),))) + torch.randn(32, generator=generator, dtype=torch.float64)
+    return rest.square().mean() / 2, inputs.T @ rest / 32
+
+
+def momo(theta: Tensor, a: Any) -> Iterator[tuple[Tensor, bool]]:
+    """Algorithm 1 of MoMo, or 2 where `a` has two betas: the weights after each step, and whether lr bounds it."""
+    is_adam = hasattr(a, "betas")
+    beta, beta2 = a.betas if is_adam else (a.beta, 0.0)
+    is_from_0, factor, lb = is_adam or a.bias_correction, 1 + a.lr * a.weight_decay, a.lb
+    f, c, d, v = 0.0, 0.0, torch.zeros_like(theta), torch.zeros_like(theta)
+    for k in range(1, NUM_STEPS + 1):
+        loss, g = least_squares(k, theta)
+        if k == 1 and not is_from_0:
+            f, c, d = float(loss), float(g @ theta), g
+        f, c = beta * f + (1 - beta) * float(loss), beta * c + (1 - beta) * float(g @ theta)
+        d, v = beta * d + (1 - beta) * g, beta2 * v + (1 - beta2) * g**2
+        r = 1 - beta**k if is_from_0 else 1.0
+        metric = (v / (1 - beta2**k)).sqrt() + a.eps if is_adam else torch.ones_like(theta)
+        model, squared = factor * (f - c) + float(d @ theta), float(d @ (d / metric))
+        if a.use_fstar and model < factor * r * lb:
+            lb = max(model / (2 * factor * r), a.lb)
+        t = max(model - factor * r * lb, 0.0) / squared
+        is_bound = t > a.lr / r
+        t = min(t, a.lr / r)
+        if a.use_fstar:
+            lb = max((f + float(d @ theta) - c - t * squared / 2) / r, a.lb)
+        if getattr(a, "divide", True):
+            theta = (theta - t * d / metric) / factor
+        else:
+            theta = (1 - a.lr * a.weight_decay) * theta - t * d / metric
+        yield theta, is_bound
+
+
+def of_momo(name: str, theta: Tensor, **given: Any) -> list[Tensor]:
+    """Where the class goes, its weights in two tensors."""
+    params = [nn.Parameter(part.clone()) for part in theta.split(15)]
+    optimizer = optimizer_of(name, params, **given)
+    path = []
+    for step in range(1, NUM_STEPS + 1):
+
+        def closure(step: int = step) -> Tensor:
+            loss, gradient = least_squares(step, torch.cat([param.detach() for param in params]))
+            for param, part in zip(params, gradient.split(15), strict=True):
+                param.grad = part.clone()
+            return loss
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+        path.append(torch.cat([param.detach() for param in params]).clone())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("momo", {"lr": 0.1}),
+        ("momo", {"lr": 0.1, "weight_decay": 0.1}),
+        ("momo", {"lr": 0.3, "lb": 0.1, "beta": 0.5}),
+        ("momo", {"lr": 0.1, "bias_correction": True, "weight_decay": 0.1}),
+        ("momo", {"lr": 0.1, "use_fstar": True, "weight_decay": 0.1}),
+        ("momo_adam", {"lr": 0.3}),
+        ("momo_adam", {"lr": 0.3, "weight_decay": 0.1}),
+        ("momo_adam", {"lr": 0.3, "weight_decay": 0.1, "divide": False}),
+        ("momo_adam", {"lr": 1.0, "lb": 0.1, "betas": [0.5, 0.9]}),
+        ("momo_adam", {"lr": 0.3, "use_fstar": True, "weight_decay": 0.1}),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "_".join(given),
+)
+def test_momo_takes_the_step_that_its_model_of_the_loss_allows_and_lr_at_most(name: str, given: dict[str, Any]) -> None:
+    theta = start((20,), scale=3.0)
+    theirs, are_bound = zip(*momo(theta, SimpleNamespace(**load(name, **given).arguments)), strict=True)
+    assert True in are_bound
+    assert False in are_bound
+    in_float32 = name == "momo_adam" or "bias_correction" in given  # its average of <g, theta>
+    ours = of_momo(name, theta, **given)
+    assert parts_at(ours, theirs, theta=theta, tolerance=1e-6 if in_float32 else 1e-8) is None
+
+
+@pytest.mark.parametrize("name", ["momo", "momo_adam"])
+def test_a_rate_that_no_step_of_momo_reaches_has_no_effect(name: str) -> None:
+    theta = start((20,), scale=3.0)
+    far, farther = (of_momo(name, theta, lr=lr) for lr in (1e3, 1e6))
+    assert all(map(torch.equal, far, farther))
 
 
 def _pair(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -369,6 +369,71 @@ def test_muon_takes_matrices_alone(shape: tuple[int, ...]) -> None:
         make("torch.optim.Muon", [weights(*shape)])
 
 
+# --- MoMo -----------------------------------------------------------------------------------------------------------
+
+
+def towards_1(optimizer: torch.optim.Optimizer, *, num_steps: int = 3) -> list[Tensor]:
+    """The parameters after steps on half the square of their distance to 1."""
+    params = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def closure() -> Tensor:
+        for parameter in params:
+            parameter.grad = parameter.detach() - 1.0
+        return torch.stack([0.5 * (parameter.detach() - 1.0).square().sum() for parameter in params]).sum()
+
+    for _ in range(num_steps):
+        optimizer.step(closure)  # type: ignore[arg-type]
+    return [parameter.detach().clone() for parameter in params]
+
+
+@pytest.mark.parametrize("target", ["momo.Momo", "momo.MomoAdam"])
+def test_a_group_of_momo_steps_as_if_its_decay_were_that_of_all(target: str) -> None:
+    def moved(*decays: float) -> list[Tensor]:
+        params = [weights(4), weights(3, 2)]
+        groups = [{"params": [one], "weight_decay": decay} for one, decay in zip(params, decays, strict=True)]
+        return towards_1(make(target, groups, lr=10.0), num_steps=1)
+
+    def alone(decay: float) -> list[Tensor]:
+        return towards_1(make(target, [weights(4), weights(3, 2)], lr=10.0, weight_decay=decay), num_steps=1)
+
+    with pytest.warns(UserWarning, match="More than one param group"):
+        found = moved(0.0, 0.1)
+    torch.testing.assert_close(found, [alone(0.0)[0], alone(0.1)[1]])
+    assert not torch.allclose(alone(0.0)[1], alone(0.1)[1])
+
+
+def test_momo_needs_a_gradient_of_each_parameter_and_momo_adam_does_not() -> None:
+    def step(target: str) -> None:
+        with_gradient, without = weights(2), weights(2)
+        with_gradient.grad = torch.ones(2)
+        make(target, [with_gradient, without]).step(loss=torch.ones(()))  # type: ignore[call-overload]
+
+    step("momo.MomoAdam")
+    with pytest.raises(AttributeError, match="NoneType"):
+        step("momo.Momo")
+
+
+def test_after_a_reload_momo_goes_on_as_a_new_one() -> None:
+    parameter = weights(4)
+    optimizer = make("momo.Momo", [parameter], lr=0.1)
+    towards_1(optimizer)
+    again, anew = (nn.Parameter(parameter.detach().clone()) for _ in range(2))
+    reloaded = make("momo.Momo", [again], lr=0.1)
+    reloaded.load_state_dict(optimizer.state_dict())
+    (ours,), (new,) = towards_1(reloaded), towards_1(make("momo.Momo", [anew], lr=0.1))
+    assert torch.equal(ours, new)
+    assert not torch.equal(ours, towards_1(optimizer)[0])
+
+
+@pytest.mark.parametrize(("target", "num_averages"), [("momo.Momo", 1), ("momo.MomoAdam", 2)])
+def test_the_state_of_momo_beside_that_of_its_parameters_counts_no_bytes(target: str, num_averages: int) -> None:
+    optimizer = make(target, [weights(8)], use_fstar=True)
+    towards_1(optimizer)
+    assert {key for key in optimizer.state if isinstance(key, str)} == {"step_size_list", "fstar"}
+    assert state_bytes(optimizer) == 4 * 8 * num_averages + 4
+    assert low_bit_share(optimizer) == 0.0
+
+
 # --- Memory ---------------------------------------------------------------------------------------------------------
 
 

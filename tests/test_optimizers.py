@@ -38,7 +38,7 @@ NAMES = list(CATALOGUE)
 QUICK = (
     *("adafactor", "adamw", "lbfgs", "muon", "sam", "sgd", "signum"),
     *("adopt", "adamw8bit", "adamwfp8", "came", "dadapt_adam", "galore", "lion", "prodigy"),
-    *("schedulefree_adamw", "shampoo", "soap", "sophia"),
+    *("momo", "schedulefree_adamw", "shampoo", "soap", "sophia"),
 )
 SOME = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.verify]) for name in NAMES]
 
@@ -332,6 +332,7 @@ def _dtypes(optimizer: torch.optim.Optimizer) -> list[str]:
     return [
         f"{key} {value.dtype}"
         for state in optimizer.state.values()
+        if isinstance(state, Mapping)  # MoMo has a list there, too
         for key, value in state.items()
         if isinstance(value, Tensor) and value.numel() > 1
     ]
@@ -368,7 +369,8 @@ def test_a_step_leaves_no_graph_alive(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_class_needs_of_the_loop_is_declared(name: str) -> None:
     built, capabilities = training(name).optimizer, load(name).capabilities
-    needs_closure = inspect.signature(type(built).step).parameters["closure"].default is inspect.Parameter.empty
+    parameters = inspect.signature(type(built).step).parameters
+    needs_closure = parameters["closure"].default is inspect.Parameter.empty or "loss" in parameters  # one of the two
     assert needs_closure == bool(capabilities & {Capability.CLOSURE, Capability.EXTRA_PASS})
     swaps = callable(getattr(built, "train", None)) and callable(getattr(built, "eval", None))
     assert swaps == (Capability.TRAIN_EVAL in capabilities)
