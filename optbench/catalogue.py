@@ -22,6 +22,8 @@ GROUPS = (
     "sweep",
     "experiment",
 )
+# What `optbench reproduce` takes: no group that a config is composed of.
+PAPER = "paper"
 
 
 @dataclass(frozen=True, kw_only=True)

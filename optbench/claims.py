@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 
-from optbench.cost import Cost, Memory
+from optbench.cost import Cost
 from optbench.parsing import parse, parse_list, parse_mapping
 from optbench.settings import distinctions
 
@@ -16,6 +16,45 @@ FIGURES: Mapping[Figure, str] = {
     "parameters_and_state": "(parameters + state) / parameters",
     "parameters_state_and_gradients": "(parameters + state + gradients) / parameters",
 }
+
+
+class Sizes(Protocol):
+    """Bytes of what is trained and kept: a `Memory`, or what a trial found at its end."""
+
+    @property
+    def num_parameters(self) -> int: ...  # noqa: D102
+
+    @property
+    def parameter_bytes(self) -> int: ...  # noqa: D102
+
+    @property
+    def state_bytes(self) -> int: ...  # noqa: D102
+
+    @property
+    def gradient_bytes(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSizes:
+    """Those of a trial, whose gradients are as large as its parameters."""
+
+    num_parameters: int
+    parameter_bytes: int
+    state_bytes: int
+    gradient_bytes: int
+
+
+def sizes_of(record: Mapping[str, Any]) -> TrialSizes | None:
+    """Of a stored trial; None where it ended before there was a state."""
+    summary = record["summary"]
+    if summary.get("state_bytes") is None or not summary.get("parameter_bytes"):
+        return None
+    return TrialSizes(
+        num_parameters=summary["num_parameters"],
+        parameter_bytes=summary["parameter_bytes"],
+        state_bytes=summary["state_bytes"],
+        gradient_bytes=summary["parameter_bytes"],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +81,20 @@ class Claim:
     source: str
     min_parameters: int | None = None
 
-    def measured(self, memory: Memory) -> float:
+    def measured(self, sizes: Sizes) -> float:
         """The same figure of a step."""
-        state = memory.state_bytes / memory.parameter_bytes
-        return {
-            "state_over_parameters": state,
-            "parameters_and_state": memory.times_parameters,
-            "parameters_state_and_gradients": memory.times_parameters_with_gradients,
-        }[self.figure]
+        counted = {
+            "state_over_parameters": sizes.state_bytes,
+            "parameters_and_state": sizes.parameter_bytes + sizes.state_bytes,
+            "parameters_state_and_gradients": sizes.parameter_bytes + sizes.state_bytes + sizes.gradient_bytes,
+        }
+        return counted[self.figure] / sizes.parameter_bytes
 
-    def verdict(self, memory: Memory) -> str:
+    def verdict(self, sizes: Sizes) -> str:
         """Whether the measurement is within the tolerance, where the claim is about such a model at all."""
-        if memory.num_parameters < (self.min_parameters or 0):
+        if sizes.num_parameters < (self.min_parameters or 0):
             return "not said of so small a model"
-        within = abs(self.measured(memory) - self.published) <= self.tolerance * self.published
+        within = abs(self.measured(sizes) - self.published) <= self.tolerance * self.published
         return "holds" if within else "does not hold"
 
 

@@ -103,6 +103,7 @@ def carry_out(
     overrides: Sequence[str],
     command: Sequence[str] = (),
     allowed: Sequence[str] = (),
+    shows_table: bool = True,
 ) -> int:
     """Run the trials that these configs ask for and the store lacks, then show the table.
 
@@ -111,9 +112,10 @@ def carry_out(
         overrides: what they were composed from, to be noted in the store.
         command: what was typed after `optbench`, to be noted too.
         allowed: packages that the command line allows configs to call, besides those of the catalogue.
+        shows_table: whether to; papers have tables of their own.
 
     Returns:
-        How many of the trials asked for have failed, in this run or in an earlier one, or have no result.
+        How many of the trials asked for have failed or have no result; 0 without a table.
 
     Raises:
         UsageError: a config is wrong, and nothing has been trained; or the store cannot be written to.
@@ -136,7 +138,7 @@ def carry_out(
         announce(made)
         sweep.execute(Listed(made.jobs))
         sweep.measure_costs(made.trials)
-        return sweep.show(made.trials)
+        return sweep.show(made.trials, with_table=shows_table)
 
 
 def search(
@@ -157,7 +159,7 @@ def search(
         allowed: packages that the command line allows configs to call, besides those of the catalogue.
 
     Returns:
-        How many of the trials have failed, in this run or in an earlier one, or have no result.
+        How many of the trials have failed or have no result.
 
     Raises:
         UsageError: a config is wrong, and nothing has been trained; or the store cannot be written to.
@@ -298,18 +300,18 @@ class _Sweep:
             with self._signals:
                 costing.measure(configs, costs=costs, probes=probes, seconds=seconds, after_trials=True)
 
-    def show(self, trials: Sequence[Trial]) -> int:
-        """Show the table; returns how many trials have failed or have no result.
+    def show(self, trials: Sequence[Trial], *, with_table: bool = True) -> int:
+        """Show the table; returns how many trials have failed or have no result, 0 without a table.
 
         Raises:
             Interrupted: a signal had ended the sweep.
         """
         from optbench import terminal  # pandas takes its time
 
-        found = terminal.show_trials(self.store, [trial.id for trial in trials])
+        found = terminal.show_trials(self.store, [trial.id for trial in trials]) if with_table else None
         if self._signals.exit_code is not None:
             raise Interrupted(self._signals.exit_code)
-        return found.num_failed + found.num_missing
+        return 0 if found is None else found.num_failed + found.num_missing
 
 
 def _cost_seconds(config: Any) -> float | None:

@@ -9,8 +9,8 @@ import re
 import sys
 import types
 from collections.abc import Sequence
+from typing import Any
 
-import hydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -65,7 +65,11 @@ class OptbenchSweeper(Sweeper):
             configs = composer.configs(given, one_trial=False)
             type(self).num_failed = pkgutil.resolve_name(work)(configs, allowed=prefixes)
             return
-        noted = {"overrides": type(self).arguments, "command": type(self).command, "allowed": prefixes}
+        noted: dict[str, Any] = {
+            "overrides": type(self).arguments,
+            "command": type(self).command,
+            "allowed": prefixes,
+        }
         if not self.one_trial and (strategy := composer.strategy(given)).is_guided:
             type(self).num_failed = search(composer.studies(given), strategy, **noted)
             return
@@ -77,11 +81,6 @@ def split_allowed(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     others = [argument for argument in arguments if not argument.startswith(ALLOW)]
     lists = [argument.removeprefix(ALLOW) for argument in arguments if argument.startswith(ALLOW)]
     return others, [name for given in lists for name in re.split(r"[\[\],\s]+", given) if name]
-
-
-def hydra_version() -> dict[str, str]:
-    """The argument by which Hydra is told what to be like: 1.4 warns where it is given, 1.3 where it is not."""
-    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
 
 def register() -> None:

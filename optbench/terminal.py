@@ -20,6 +20,12 @@ from optbench.console import console, warn
 from optbench.report import Report, report
 from optbench.store import Store
 
+_ON_THE_LEFT = frozenset(
+    {
+        *("", "optimizer", "setting", "failed", "says", "claim", "id", "figure", "verdict"),
+        *("row", "column", "source", "command"),
+    }
+)
 # Of an experiment with claims, so many are printed; more are in the file alone.
 MAX_TABLES = 4
 
@@ -108,7 +114,7 @@ def rich_table(content: pd.DataFrame, *, title: str) -> Table:
     """The content with a title; what cannot be told from its figures stands on the left."""
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     for name in map(str, content.columns):
-        left = name in ("", "optimizer", "setting", "failed", "says", "claim", "figure", "verdict")
+        left = name in _ON_THE_LEFT
         heading = name.replace(" (", "\n(")
         table.add_column(heading, justify="left" if left else "right", no_wrap=name in ("", "optimizer"))
     for line in content.itertuples(index=False, name=None):

@@ -12,7 +12,15 @@ from optbench.sheet import Sheet
 # What a spreadsheet takes for the start of a formula, behind blanks too.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 # Signs that are in no common LaTeX font.
-_LATEX = {"★": r"$\star$", "✕": r"$\times$", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}"}
+_LATEX = {
+    "★": r"$\star$",
+    "✕": r"$\times$",
+    "✗": r"$\times$",
+    "✓": r"$\surd$",
+    "±": r"$\pm$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
 # Markup of Markdown, after the backslash itself: cells, elements, links and what they refer to.
 _MARKDOWN = {"\\": "\\\\", "|": "\\|", "&": "&amp;", "<": "&lt;", "](": "]\\(", "]:": "]\\:"}
 

@@ -105,6 +105,40 @@ class Quadratic:
         return {"test_loss": self.loss(None).item()}
 
 
+class QuadraticFromOnes(Quadratic):
+    """The same quadratic from 1 in every coordinate, whatever the seed, with how its extreme coordinates fare.
+
+    Args:
+        condition_number: largest over smallest eigenvalue, at least 1.
+        dimension: number of parameters; their eigenvalues rise with their place.
+        seed: not used; the problem has no randomness.
+        device: where to train.
+    """
+
+    def __init__(self, *, condition_number: float, dimension: int, seed: int, device: torch.device) -> None:
+        super().__init__(condition_number=condition_number, dimension=dimension, seed=seed, device=device)
+        with torch.no_grad():
+            self.model.theta.fill_(1.0)
+            self._start_loss = self.loss(None).item()
+
+    @torch.no_grad()
+    def evaluate(self) -> Mapping[str, float]:
+        """How far there is to go.
+
+        `test_loss` is the value of the quadratic, 0 at its minimum, and `relative_loss` the same in parts of that at
+        the start. `overshoot` is how far the steepest coordinate is past its minimum, and `flattest` how far the
+        flattest one is from it.
+        """
+        value = self.loss(None).item()
+        flattest, steepest = self.model.theta[[0, -1]].tolist()
+        return {
+            "test_loss": value,
+            "relative_loss": value / self._start_loss,
+            "overshoot": max(-steepest, 0.0),
+            "flattest": abs(flattest),
+        }
+
+
 class Saddle:
     """f(x, y) = x^2 - y^2 + y^4/4: a saddle at the origin, minima of -1 at y = +-sqrt(2).
 

@@ -8,9 +8,9 @@ from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 from optbench.compose import Composer
+from optbench.composing import hydra_version
 from optbench.measurement import Measurement
 from optbench.run import Result, run
-from optbench.sweeper import hydra_version
 from optbench.trial import Trial
 
 MakeTrial = Callable[..., Trial]

@@ -46,8 +46,8 @@ ANALYSIS = [
     "optbench.loaded",
 ]
 # What tasks may know.
-OF_TASKS = {f"optbench.{name}" for name in ("captions", "data", "errors", "imports", "parsing", "seeding")}
-HYDRA = {"optbench.cli", "optbench.compose", "optbench.loading", "optbench.sweeper"}
+OF_TASKS = {f"optbench.{name}" for name in ("captions", "data", "errors", "imports", "parsing", "seeding", "text")}
+HYDRA = {"optbench.cli", "optbench.compose", "optbench.composing", "optbench.loading", "optbench.sweeper"}
 
 
 def imports(path: Path) -> set[str]:

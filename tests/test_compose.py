@@ -14,10 +14,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
 
 from optbench.compose import Composer
+from optbench.composing import hydra_version
 from optbench.errors import UsageError
 from optbench.method import Method
 from optbench.search import Choices, Dimension, Range
-from optbench.sweeper import hydra_version
 from optbench.trial import Trial
 
 Config = dict[str, Any]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from optbench.tasks.mnist_mlp import ImageMlp
-from optbench.tasks.quadratic import NoisyQuadratic, Quadratic, Saddle
+from optbench.tasks.quadratic import NoisyQuadratic, Quadratic, QuadraticFromOnes, Saddle
 from torch.utils.data import DataLoader, TensorDataset
 
 from optbench import building
@@ -27,8 +27,12 @@ SMALLER = {
     "vit": ["task.num_train=500", "task.num_test=100", "task.batch_size=50"],
     "lora_mlp": ["task.pretraining.num_steps=20"],
     "lora_sd": ["model.recipe.num_steps=3", "data.num_train=32", "data.num_test=8", "task.num_test_times=1"],
+    # Dropout draws from torch's own generator, which a task leaves as it is.
+    "cnn": ["task.num_test=200", "model.conv_dropout=0.0", "model.hidden_dropout=0.0"],
+    # Any text does: this one.
+    "char_gpt": [f"data.path={__file__}", "data.sha256=null", "model.depth=1", "model.dim=32"],
 }
-DOWNLOADED = ("mnist_mlp", *SMALLER)
+DOWNLOADED = ("mnist_mlp", "vit", "lora_mlp", "lora_sd", "cnn")
 
 
 @pytest.fixture(params=NAMES)
@@ -199,6 +203,19 @@ def test_the_quadratic_has_the_condition_number_asked_for(condition_number: floa
     )
     eigenvalues = torch.linalg.eigvalsh(hessian)
     assert (eigenvalues[-1] / eigenvalues[0]).item() == pytest.approx(condition_number, rel=1e-3)
+
+
+def test_the_quadratic_from_ones_says_how_far_its_steepest_and_its_flattest_coordinate_are() -> None:
+    task = QuadraticFromOnes(condition_number=100.0, dimension=2, seed=0, device=CPU)
+    assert task.evaluate() == pytest.approx(
+        {"test_loss": 0.505, "relative_loss": 1.0, "overshoot": 0.0, "flattest": 1.0}
+    )
+    with torch.no_grad():
+        task.model.theta.copy_(torch.tensor([0.5, -0.25]))
+    value = 0.5 * (0.01 * 0.5**2 + 0.25**2)
+    assert task.evaluate() == pytest.approx(
+        {"test_loss": value, "relative_loss": value / 0.505, "overshoot": 0.25, "flattest": 0.5}
+    )
 
 
 def test_nobody_leaves_the_ridge_of_the_saddle() -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from optbench.contest import Contender, Contest
 from optbench.pictures.choices import best_by, estimate_of, shown, told
-from optbench.pictures.drawing import Margins, Page, new_page, render, shown_name
+from optbench.pictures.colours import Colours, colours, draw_bar
+from optbench.pictures.drawing import Margins, new_page, render, shown_name
 from optbench.pictures.ink import GREY, LIGHT, ink_on
 from optbench.pictures.phrases import CROSS, cut, failed, listed, seeds, sentences
 from optbench.pictures.picture import Picture
@@ -19,7 +20,6 @@ from optbench.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap, Normalize
 
 MOST_IN_WORDS = 8  # columns or rows of cells with a number in each
 MOST_MAPS = 6  # of the optimizers that do best
@@ -47,16 +47,6 @@ class _Map:
     def is_map(self) -> bool:
         num_pairs = len(self.rates) * len(self.decays)
         return len(self.rates) > 1 and len(self.decays) > 1 and len(self.cells) >= _LEAST_FILLED * num_pairs
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Colours:
-    """The colour scale of a picture."""
-
-    map: "Colormap"
-    norm: "Normalize"
-    shown: Extent
-    label: str
 
 
 def pictures(contest: Contest, *, slug: str) -> list[Picture]:
@@ -95,17 +85,7 @@ def pictures(contest: Contest, *, slug: str) -> list[Picture]:
 
 
 def _draw(contest: Contest, maps: Sequence[_Map], *, y: Extent, name: str) -> dict[str, Any]:
-    import matplotlib as mpl
-    from matplotlib.colors import LogNorm, Normalize
-
-    norm = (LogNorm if y.scale == "log" else Normalize)(vmin=y.low, vmax=y.high, clip=True)
-    # The best is the brightest in either direction.
-    colours = _Colours(
-        map=mpl.colormaps["viridis_r" if contest.direction == "min" else "viridis"],
-        norm=norm,
-        shown=y,
-        label=contest.metric,
-    )
+    scale = colours(y, direction=contest.direction, label=contest.metric)
     columns = 2 if len(maps) > 1 else 1
     rows = math.ceil(len(maps) / columns)
     room = Margins(top=0.3, under=0.62, between=0.75, right=1.0 if columns == 2 else 3.6)
@@ -114,15 +94,15 @@ def _draw(contest: Contest, maps: Sequence[_Map], *, y: Extent, name: str) -> di
         for place in range(rows * columns):
             axes = page.axes[place // columns][place % columns]
             if place < len(maps):
-                _map(axes, contest, maps[place], colours=colours)
+                _map(axes, contest, maps[place], scale=scale)
             else:
                 axes.set_axis_off()
-        _bar(page, colours)
+        draw_bar(page, scale)
         svg, png = render(page)
     return {"svg": svg, "png": png}
 
 
-def _map(axes: "Axes", contest: Contest, one: _Map, *, colours: _Colours) -> None:
+def _map(axes: "Axes", contest: Contest, one: _Map, *, scale: Colours) -> None:
     from matplotlib.patches import Rectangle
 
     rates, decays = one.rates, one.decays
@@ -141,8 +121,8 @@ def _map(axes: "Axes", contest: Contest, one: _Map, *, colours: _Colours) -> Non
     axes.pcolormesh(
         *edges,
         np.ma.masked_invalid(means),
-        cmap=colours.map,
-        norm=colours.norm,
+        cmap=scale.map,
+        norm=scale.norm,
         edgecolors=LIGHT,
         linewidth=0.8,
     )
@@ -154,7 +134,7 @@ def _map(axes: "Axes", contest: Contest, one: _Map, *, colours: _Colours) -> Non
             axes.add_patch(
                 Rectangle(corner, 1.0, 1.0, facecolor="none", edgecolor=GREY, hatch="////", linewidth=0.0, alpha=0.6)
             )
-        _words(axes, own[0], (column, row, float(means[row, column])), colours=colours, in_words=in_words)
+        _words(axes, own[0], (column, row, float(means[row, column])), scale=scale, in_words=in_words)
     if best is not None:
         corner = (best[1] - 0.5, best[0] - 0.5)
         axes.add_patch(Rectangle(corner, 1.0, 1.0, facecolor="none", edgecolor="#d6304a", linewidth=1.8, clip_on=False))
@@ -171,14 +151,14 @@ def _map(axes: "Axes", contest: Contest, one: _Map, *, colours: _Colours) -> Non
         spine.set_visible(False)
 
 
-def _words(axes: "Axes", row: Row, cell: tuple[int, int, float], *, colours: _Colours, in_words: bool) -> None:
+def _words(axes: "Axes", row: Row, cell: tuple[int, int, float], *, scale: Colours, in_words: bool) -> None:
     """The number of a cell, and how many of its trials failed."""
     column, line, mean = cell
     num_failed = sum(row.failures.values())
     if math.isnan(mean):
         axes.text(column, line, CROSS, ha="center", va="center", fontsize=9.0, color=GREY, fontweight="bold")
         return
-    ink = ink_on(colours.map(colours.norm(mean)))
+    ink = ink_on(scale.map(scale.norm(mean)))
     if in_words:
         axes.text(
             column, line, plain(mean, digits=3, is_padded=True), ha="center", va="center", fontsize=6.5, color=ink
@@ -186,36 +166,6 @@ def _words(axes: "Axes", row: Row, cell: tuple[int, int, float], *, colours: _Co
     if num_failed:
         words = f"{num_failed}{CROSS}" if in_words else CROSS
         axes.text(column + 0.46, line - 0.46, words, ha="right", va="bottom", fontsize=5.5, color=ink)
-
-
-def _bar(page: Page, colours: _Colours) -> None:
-    """The colour scale, to the right of the first row."""
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
-    last = page.axes[0][-1].get_position()
-    width = float(page.figure.get_size_inches()[0])
-    axes = page.figure.add_axes((last.x1 + 0.2 / width, last.y0, 0.14 / width, last.height))
-    values = [colours.shown.at(step / 64.0) for step in range(65)]
-    middles = [colours.shown.at((step + 0.5) / 64.0) for step in range(64)]
-    axes.pcolormesh(
-        [0.0, 1.0],
-        values,
-        np.asarray(middles)[:, None],
-        cmap=colours.map,
-        norm=colours.norm,
-        edgecolors="face",
-        linewidth=0.3,
-    )
-    axes.set(yscale=colours.shown.scale, ylim=(colours.shown.low, colours.shown.high), xticks=[])
-    ticks = colours.shown.ticks(5)
-    axes.yaxis.set_major_locator(FixedLocator([value for value, _ in ticks]))
-    axes.yaxis.set_major_formatter(FixedFormatter([word for _, word in ticks]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.tick_right()
-    axes.yaxis.set_label_position("right")
-    axes.set_ylabel(shown_name(colours.label))
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _caption(contest: Contest, maps: Sequence[_Map], *, y: Extent | None, left_out: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from hydra import initialize_config_module
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from optbench.compose import Composer
-from optbench.sweeper import hydra_version
+from optbench.composing import hydra_version
 
 RATES = [0.0001 * (1 + number) for number in range(50)]
 NUM_SEEDS = 10

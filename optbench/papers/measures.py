@@ -1,0 +1,221 @@
+"""From stored trials to a number for each seed."""
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optbench.curve_claims import Record, column, grouped, matching
+from optbench.measurement import Status
+from optbench.papers.paper import Measure, Reduction
+
+SUCCESSES = frozenset(status.value for status in Status if status.succeeded)
+_Points = Sequence[tuple[Any, float]]
+# What is computed of a summary.
+DERIVED: Mapping[str, Callable[[Mapping[str, float]], float]] = {
+    "state_over_parameters": lambda sizes: sizes["state_bytes"] / sizes["parameter_bytes"],
+    "parameters_and_state": lambda sizes: 1.0 + sizes["state_bytes"] / sizes["parameter_bytes"],
+    # The gradient of a parameter is as large as it is.
+    "parameters_state_and_gradients": lambda sizes: 2.0 + sizes["state_bytes"] / sizes["parameter_bytes"],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What trials say.
+
+    Attributes:
+        values: by seed; infinite where a target was not reached.
+        num_trials: how many there are, whatever became of them.
+        statuses: of those that did not succeed, each with how many.
+        pooled: the figure of the means over seeds, whose jackknife the values are; None where each seed has its own.
+    """
+
+    values: Mapping[int, float]
+    num_trials: int
+    statuses: Mapping[str, int]
+    pooled: float | None = None
+
+    @property
+    def num_diverged(self) -> int:
+        """How many of the trials diverged."""
+        return self.statuses.get(Status.DIVERGED, 0)
+
+    @property
+    def num_failed_otherwise(self) -> int:
+        """How many crashed, ran out of time or of memory, which says nothing of the optimizer."""
+        return sum(self.statuses.values()) - self.num_diverged
+
+
+def measured(measure: Measure, records: Sequence[Record]) -> Measured:
+    """The figure by seed.
+
+    Args:
+        measure: which, and of which trials.
+        records: of all trials of the paper that there are.
+    """
+    own = matching(records, measure.where)
+    values = {int(seed): _of_trials(measure, trials) for seed, trials in grouped(own, "seed")}
+    pooled = None
+    if measure.reduction is not None and measure.reduction.of == "mean":
+        pooled, values = _jackknife(measure, _of_all_seeds(own, measure.reduction, num_seeds=len(values)))
+    involved = list(own)
+    if measure.against is not None and measure.comparison is not None:
+        other = measured(measure.against, records)
+        involved += matching(records, measure.against.where)
+        values = {
+            seed: _compared(value, other.values[seed], measure.comparison)
+            for seed, value in values.items()
+            if seed in other.values
+        }
+    failed = [record["status"] for record in involved if record["status"] not in SUCCESSES]
+    return Measured(
+        values={seed: value for seed, value in values.items() if not math.isnan(value)},
+        num_trials=len(own),
+        statuses={status: failed.count(status) for status in dict.fromkeys(failed)},
+        pooled=pooled,
+    )
+
+
+def _of_all_seeds(records: Sequence[Record], reduction: Reduction, *, num_seeds: int) -> list[Record]:
+    """The trials of settings that did well with every seed: a mean over some of them is another figure."""
+    ended = [record for record in records if record["status"] in SUCCESSES]
+    return [
+        record
+        for _, along in grouped(ended, reduction.along)
+        for _, own in (grouped(along, reduction.across) if reduction.across else [(None, along)])
+        if len({one["config"]["seed"] for one in own}) == num_seeds
+        for record in own
+    ]
+
+
+def _jackknife(measure: Measure, records: Sequence[Record]) -> tuple[float, dict[int, float]]:
+    """The figure of the means over seeds, and values by seed that have it for their mean and the jackknife's spread.
+
+    Those are Tukey's pseudo-values without the correction for bias, which for a place on a grid is worse than none.
+    """
+    figure = _of_trials(measure, records)
+    seeds = sorted({int(record["config"]["seed"]) for record in records})
+    if len(seeds) < 2:
+        return figure, dict.fromkeys(seeds, figure)
+    without = {
+        seed: _of_trials(measure, [record for record in records if record["config"]["seed"] != seed]) for seed in seeds
+    }
+    middle = statistics.fmean(without.values())
+    return figure, {seed: figure + (len(seeds) - 1) * (middle - other) for seed, other in without.items()}
+
+
+def value_of(measure: Measure, record: Record) -> float:
+    """The figure of one trial; NaN where it has none."""
+    name = measure.figure or ""
+    summary, curve = record["summary"], record["curve"]
+    if name in DERIVED:
+        known = summary.get("parameter_bytes") and summary.get("state_bytes") is not None
+        return DERIVED[name](summary) if known else math.nan
+    if name in ("steps_to_target", "seconds_to_target"):
+        value = summary.get(name)
+        return float(value) if value is not None else math.inf if record["status"] in SUCCESSES else math.nan
+    if name not in curve:
+        value = summary.get(name)
+        return float(value) if isinstance(value, (int, float)) else math.nan
+    low, high = measure.steps or (0, math.inf)
+    points = [
+        (step, value)
+        for step, value in zip(curve["step"], column(record, name), strict=True)
+        if low <= step <= high and not math.isnan(value)
+    ]
+    if not points:
+        return math.nan
+    if isinstance(measure.at, int):
+        return next((value for step, value in points if step == measure.at), math.nan)
+    values = [value for _, value in points]
+    if measure.at == "mean":
+        return statistics.fmean(values)
+    return {"last": values[-1], "first": values[0], "min": min(values), "max": max(values)}[measure.at]
+
+
+def _of_trials(measure: Measure, trials: Sequence[Record]) -> float:
+    """The figure of these trials; what failed has no value, and is no candidate for the best."""
+    ended = [record for record in trials if record["status"] in SUCCESSES]
+    if not ended:
+        return math.nan
+    if measure.reduction is None:
+        return statistics.fmean(value_of(measure, record) for record in ended)
+    reduction = measure.reduction
+    if reduction.kind == "ridge":
+        return _ridge(measure, reduction, ended)
+    if reduction.across is not None:  # the best of all
+        points: _Points = [
+            (None, value)
+            for _, own in grouped(ended, reduction.along)
+            for _, value in _points(measure, reduction.across, own)
+        ]
+    else:
+        points = _points(measure, reduction.along, ended)
+    return _REDUCTIONS[reduction.kind](points, reduction) if points else math.nan
+
+
+def _points(measure: Measure, key: str, trials: Sequence[Record]) -> _Points:
+    """The figure for each value of a key, in the order of the values."""
+    found = [
+        (value, statistics.fmean(value_of(measure, record) for record in own)) for value, own in grouped(trials, key)
+    ]
+    return [(value, figure) for value, figure in found if not math.isnan(figure)]
+
+
+def _best(points: _Points, reduction: Reduction) -> tuple[Any, float]:
+    choose = min if reduction.best == "min" else max
+    return choose(points, key=lambda point: point[1])
+
+
+def _power(points: _Points) -> float:
+    usable = [(math.log(x), math.log(y)) for x, y in points if x > 0 and y > 0]
+    if len(usable) < 2:
+        return math.nan
+    x, y = zip(*usable, strict=True)
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def _departure(points: _Points, _: Reduction) -> float:
+    middle = statistics.median(value for _, value in points)
+    return max(abs(value / middle - 1.0) for _, value in points)
+
+
+def _ordered(points: _Points, reduction: Reduction) -> float:
+    sign = 1.0 if reduction.kind == "rises" else -1.0
+    steps = [sign * (after - before) > 0 for (_, before), (_, after) in itertools.pairwise(points)]
+    return statistics.fmean(steps) if steps else math.nan
+
+
+def _ridge(measure: Measure, reduction: Reduction, trials: Sequence[Record]) -> float:
+    assert reduction.across is not None
+    best = [
+        (value, *_best(points, reduction))
+        for value, own in grouped(trials, reduction.along)
+        if (points := _points(measure, reduction.across, own))
+    ]
+    if not best:
+        return math.nan
+    choose = min if reduction.best == "min" else max
+    peak = choose(figure for _, _, figure in best)
+    return _power([(value, at) for value, at, figure in best if abs(figure - peak) <= reduction.within * abs(peak)])
+
+
+_REDUCTIONS: Mapping[str, Callable[[_Points, Reduction], float]] = {
+    "best": lambda points, reduction: _best(points, reduction)[1],
+    "best_at": lambda points, reduction: float(_best(points, reduction)[0]),
+    "power": lambda points, _: _power(points),
+    "departure": _departure,
+    "falls": _ordered,
+    "rises": _ordered,
+}
+
+
+def _compared(value: float, other: float, comparison: str) -> float:
+    if comparison == "difference":
+        return value - other
+    return value / other if other else math.nan
