@@ -13,7 +13,7 @@ PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep run plan cost fit status parity report list test verify verify-gpu bench next lint typecheck docs format wheel clean distclean
+.PHONY: help sweep run plan cost fit status parity reproduce claims report list test verify verify-gpu bench next lint typecheck docs format wheel clean distclean
 
 help: ## Show this list
 	@printf '%s\n' 'Usage: make <target> [key=value ...]' '' \
@@ -53,18 +53,20 @@ cost: ## Measure what a step takes of memory and time: make cost optimizer=lion,
 fit: ## Predict without a GPU what fits: make fit optimizer=lion,adamw hardware=rtx4090
 status: ## Show which trials are missing, running, failed or stale (results=FOLDER, FLAGS=--all)
 parity: ## Compare an optimizer with its paper's rule, or with another: make parity optimizer=adafactor
+reproduce: ## Hold a paper's table against ours: make reproduce paper=deepobs_quadratic (FLAGS=--quick)
+claims: ## Show what is said of optimizers, and what was measured of it (FLAGS=--markdown)
 report: ## Print the tables of what is stored, and write a page with pictures (results=FOLDER, FLAGS=--all)
 list: ## Show what there is to choose from (FLAGS=optimizers)
 
 # Prepending each word brings them back into the order in which they were typed.
-sweep run plan cost fit status parity report list: .venv/.core
+sweep run plan cost fit status parity reproduce claims report list: .venv/.core
 	@set --; for word in $(_WORDS); do case $$word in \
 	  '' | PYTHON=* | UV=* | FLAGS=* | PYTEST_FLAGS=*) ;; \
 	  *) set -- "$$word" "$$@" ;; \
 	esac; done; exec env -u MAKELEVEL .venv/bin/optbench $@ $(FLAGS) "$$@" $(_DELETIONS)
 
 # Make also puts such words into the environment, and evaluates them first: `x=$(shell ...)` would run.
-ifneq ($(filter sweep run plan cost fit status parity report list,$(MAKECMDGOALS)),)
+ifneq ($(filter sweep run plan cost fit status parity reproduce claims report list,$(MAKECMDGOALS)),)
 unexport $(foreach _W,$(subst \$(_TAB),,$(subst \$(_SPACE),,$(subst \\,,$(MAKEOVERRIDES)))),$(firstword $(subst =, ,$(_W))))
 endif
 unexport MAKEFLAGS MFLAGS MAKEOVERRIDES MAKE_TERMOUT MAKE_TERMERR

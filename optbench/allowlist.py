@@ -19,6 +19,7 @@ OPTIMIZERS = (
     "came_pytorch",
     "dadaptation",
     "lion_pytorch",
+    "momo",
     "prodigyopt",
     "pytorch_optimizer",
     "schedulefree",
@@ -27,7 +28,7 @@ OPTIMIZERS = (
 )
 ALLOWED: Mapping[str, Sequence[str]] = {
     "task": ("optbench.tasks",),
-    "data": ("optbench.captions", "optbench.data", "optbench.images"),
+    "data": ("optbench.captions", "optbench.data", "optbench.images", "optbench.text"),
     "model": ("optbench.lora", "optbench.tasks"),
     "optimizer": OPTIMIZERS,
     "optimizer.companion": OPTIMIZERS,

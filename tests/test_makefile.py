@@ -203,7 +203,7 @@ def test_an_override_arrives_verbatim_beside_any_other_and_nothing_in_it_is_exec
     assert not (ready.folder / "injected").exists()
 
 
-@pytest.mark.parametrize("target", ["sweep", "run", "plan", "status", "report", "list"])
+@pytest.mark.parametrize("target", ["sweep", "run", "plan", "status", "reproduce", "claims", "report", "list"])
 def test_overrides_arrive_in_the_order_in_which_they_were_typed(ready: Checkout, target: str) -> None:
     # Make knows a variable once only, so the same key twice would be one word.
     words = list({word.partition("=")[0]: word for word in AWKWARD.values()}.values())
