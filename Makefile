@@ -107,6 +107,7 @@ typecheck: .venv/.dev ## Check the types
 
 docs: .venv/.core ## Make the pages of docs/ that come from the config files
 	.venv/bin/optbench list optimizers --markdown > docs/optimizers.md
+	.venv/bin/optbench list papers --markdown > docs/papers.md
 
 format: .venv/.dev ## Rewrite the files in the project's style
 	.venv/bin/ruff check --fix .

@@ -23,7 +23,7 @@ from optbench.store import Store
 _ON_THE_LEFT = frozenset(
     {
         *("", "optimizer", "setting", "failed", "says", "claim", "id", "figure", "verdict"),
-        *("row", "column", "source", "command"),
+        *("row", "column", "source", "command", "paper", "what", "cost"),
     }
 )
 # Of an experiment with claims, so many are printed; more are in the file alone.

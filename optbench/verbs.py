@@ -176,16 +176,20 @@ def list_verb(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="optbench list", description="What can be chosen, a line each.")
     parser.add_argument("group", nargs="?", help=f"one of: {', '.join(listed)} (default: all)")
-    parser.add_argument("--markdown", action="store_true", help="of optimizers: the page that docs/optimizers.md holds")
+    parser.add_argument("--markdown", action="store_true", help="of optimizers and papers: the pages in docs/")
     parsed = parser.parse_args(arguments)
     singular = {f"{group}s": group for group in listed}  # `optbench list optimizers` reads well
     asked = singular.get(parsed.group, parsed.group)
     if asked is not None and asked not in listed:
         raise unknown("group", asked, listed)
 
-    if parsed.markdown:
+    if asked == PAPER:
+        from optbench.papers import listing  # pandas takes its time
+
+        print(listing.page(), end="") if parsed.markdown else listing.show()
+    elif parsed.markdown:
         if asked != "optimizer":
-            raise UsageError("--markdown is of optimizers: optbench list optimizers --markdown")
+            raise UsageError("--markdown is of optimizers and papers: optbench list optimizers --markdown")
         print(optimizers_page(), end="")
     elif asked == "optimizer":
         found = entries(asked)

@@ -23,6 +23,11 @@ def test_the_page_of_optimizers_is_what_the_files_say() -> None:
     assert stored == optimizers_page(), "stale: make docs"
 
 
+def test_the_page_of_papers_is_what_the_files_say(capsys: pytest.CaptureFixture[str]) -> None:
+    stored = (DOCS / "papers.md").read_text()
+    assert stored == listed(capsys, "papers", "--markdown"), "stale: make docs"
+
+
 def test_the_page_has_a_row_for_every_optimizer_and_preset() -> None:
     page = optimizers_page()
     for entry in entries("optimizer"):

@@ -1,6 +1,7 @@
 """`optbench reproduce` and `optbench claims`, as they are typed: verdicts, exit codes, files, and what is broken."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ claims:
   - {id: C52, text: and below 80, source: us, figure: test_loss, where: {task.name: quadratic_deep}, at_most: 80.0}
 """
 SERIAL = "executor=serial"
+NEED_DATA = {"task=mnist_mlp", "task=lora_mlp", "task=vit", "task=cnn"}
 
 
 @pytest.fixture
@@ -79,6 +81,8 @@ def test_published_figures_come_out_again(lab: Path, capsys: pytest.CaptureFixtu
         assert (folder / name).stat().st_size > 100
 
     reproduce(lab, code=0)  # again: nothing is run
+    assert "nothing to run, 8 stored already" in capsys.readouterr().out
+    reproduce(lab, "--rerun", "failed", code=0)  # and none has failed
     assert "nothing to run, 8 stored already" in capsys.readouterr().out
 
 
@@ -246,6 +250,9 @@ def test_a_damaged_record_says_how_to_make_it_again(tmp_path: Path, capsys: pyte
 def test_the_quick_subset_of_a_paper_is_reproduced(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    words = [word for sweep in shelf.find(name).sweeps if sweep.quick is not None for word in sweep.overrides]
+    if "OPTBENCH_DATA" not in os.environ and "CI" not in os.environ and NEED_DATA & set(words):
+        pytest.skip("OPTBENCH_DATA names no folder with MNIST, and nothing is downloaded for a test")
     with pytest.raises(SystemExit) as ended:
         main(["reproduce", name, "--quick", f"results={tmp_path / 'results'}"])
     assert ended.value.code == 0, capsys.readouterr().out

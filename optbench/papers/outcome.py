@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from optbench.curve_claims import Record, matching
+from optbench.errors import UsageError
 from optbench.papers.measures import Measured, measured
 from optbench.papers.paper import Cell, Check, Claim, Measure, Paper, Table
 from optbench.papers.verdicts import Judgement, Verdict, judge, overall
@@ -147,7 +148,10 @@ def check_outcome(
 ) -> Judgement:
     """What was measured, and what it says; a check that nothing is held against has no verdict."""
     if check.measure.compute is not None:
-        return judge([compute(check.measure)], check.band, is_exact=True)
+        try:
+            return judge([compute(check.measure)], check.band, is_exact=True)
+        except UsageError as error:  # a package that is not installed, for one
+            return _nothing(check, note=" ".join(str(error).split()))
     found = measured(check.measure, records)
     values = list(found.values.values())
     if check.measure.reduction is not None or check.measure.against is not None:

@@ -15,6 +15,7 @@ from optbench.trial import Trial
 Config = Mapping[str, Any]
 Compose = Callable[[Sequence[str]], Sequence[Config]]
 NO_GPU = "a CUDA GPU is needed, and there is none here; hardware=cpu runs it all the same, and takes hours"
+RERUN = "sweep.rerun"  # what --rerun stands for
 # What a reproduction decides by itself.
 _OURS = ("sweep", "claims", "figures", "n")
 
@@ -76,7 +77,7 @@ def run(paper: Paper, typed: Typed, compose: Compose, *, results: Path) -> Trial
     from optbench.store import Store
 
     for line in typed.overrides:
-        if (key := key_of(line).partition(".")[0]) in _OURS:
+        if (key := key_of(line).partition(".")[0]) in _OURS and key_of(line) != RERUN:
             raise UsageError(f"{line}: a reproduction sets {key} by itself; leave this out.")
     has_gpu = _has_gpu() or any(key_of(line) == "hardware" for line in typed.overrides)
     runnable: list[Sequence[Config]] = []  # by sweep
@@ -147,7 +148,8 @@ def _run(
             except UsageError as its_error:
                 refused[place] = _sentence(its_error)
         if left := [config for place, configs in enumerate(ours) if place not in refused for config in configs]:
-            _carry_out(left, typed)  # nothing is left to do, and all of them are in one plan
+            once = {**left[0]["sweep"], "rerun": []}
+            _carry_out([{**config, "sweep": once} for config in left], typed)  # all is done, and in one plan
     return [configs for place, configs in enumerate(composed) if place not in refused], refused
 
 

@@ -1,0 +1,61 @@
+"""`optbench list papers`: what can be reproduced, from where, and what it costs."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from optbench.console import console
+from optbench.papers.claims import ids_of
+from optbench.papers.paper import Paper
+from optbench.papers.shelf import all_papers
+from optbench.terminal import rich_table
+from optbench.writing import markdown_table
+
+
+def show() -> None:
+    """Print the list."""
+    lines = [
+        {"paper": paper.name, "what": paper.title, "cells": str(_num_cells(paper)), "cost": _cost(paper)}
+        for paper in all_papers()
+    ]
+    console().print(rich_table(pd.DataFrame(lines), title="optbench reproduce <paper>"))
+
+
+def page() -> str:
+    """The list as docs/papers.md."""
+    lines = [
+        {
+            "paper": f"[`{paper.name}`](../conf/paper/{paper.name}.yaml)",
+            "what": paper.title,
+            "source": f"[{_short(paper.source.authors)} ({paper.source.year})]({paper.source.url})",
+            "cells": str(_num_cells(paper)),
+            "claims": " ".join(sorted(ids_of(paper))),
+            "cost": _cost(paper),
+        }
+        for paper in all_papers()
+    ]
+    return "\n".join(
+        [
+            "# Papers\n",
+            "`optbench reproduce <paper>` runs one, and holds its tables against ours: [reproduce.md](reproduce.md). "
+            "This page is `optbench list papers --markdown`. *Cells* are those that are judged; minutes are measured "
+            "on two cores of a shared machine, those of a quick subset in brackets.\n",
+            markdown_table(pd.DataFrame(lines)).replace("]\\(", "]("),
+            "",
+        ]
+    )
+
+
+def _num_cells(paper: Paper) -> int:
+    return sum(cell.check.is_judged for table in paper.tables for cell in table.cells)
+
+
+def _cost(paper: Paper) -> str:
+    minutes = "not measured" if paper.minutes is None else f"{paper.minutes:g} min"
+    quick = "" if paper.quick_minutes is None else f" ({paper.quick_minutes:g})"
+    return f"{minutes}{quick}, {paper.machine}"
+
+
+def _short(authors: str) -> str:
+    names: Sequence[str] = authors.replace(" and ", ", ").split(", ")
+    return authors if len(names) <= 2 else f"{names[0]} et al."
