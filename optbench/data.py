@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,6 +53,21 @@ class ImageData:
         if self.mean is None or self.std is None:
             return images.float().div_(255)
         return _normalised(images, self.mean, self.std)
+
+    def first(self, num: int | None, *, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+        """The first images of a split, with their labels; None takes all.
+
+        Raises:
+            UsageError: there are not so many.
+        """
+        inputs, labels = (
+            (self.train_inputs, self.train_labels) if split == "train" else (self.test_inputs, self.test_labels)
+        )
+        if num is not None and not 1 <= num <= len(inputs):
+            raise UsageError(
+                f"task.num_{split}={num}: there are {len(inputs)}; expected 1 to {len(inputs)}, or null for all."
+            )
+        return inputs[:num], labels[:num]
 
     @property
     def black(self) -> Tensor:

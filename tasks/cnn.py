@@ -213,10 +213,8 @@ class Cnn:
         parse_value(standardize_images, bool, where="task.standardize_images")
         if crop_padding < 0:
             raise UsageError(f"task.crop_padding={crop_padding}: expected 0 or more pixels.")
-        self._train_inputs, self._train_labels = _first(
-            num_train, (data.train_inputs, data.train_labels), split="train"
-        )
-        self._test_inputs, self._test_labels = _first(num_test, (data.test_inputs, data.test_labels), split="test")
+        self._train_inputs, self._train_labels = data.first(num_train, split="train")
+        self._test_inputs, self._test_labels = data.first(num_test, split="test")
         check_batch_size(batch_size, len(self._train_inputs))
         self._data = data
         self._batch_size = batch_size
@@ -337,13 +335,3 @@ def _check_kinds(data: Any, model: Any) -> None:
         )
     if not isinstance(model, ConvNetConfig):
         raise UsageError(f"task=cnn takes model={', '.join(MODELS)}, not a {type(model).__name__}.")
-
-
-def _first(num: int | None, images: tuple[Tensor, Tensor], *, split: str) -> tuple[Tensor, Tensor]:
-    """The first images of a split, with their labels."""
-    inputs, labels = images
-    if num is not None and not 1 <= num <= len(inputs):
-        raise UsageError(
-            f"task.num_{split}={num}: there are {len(inputs)}; expected 1 to {len(inputs)}, or null for all."
-        )
-    return inputs[:num], labels[:num]

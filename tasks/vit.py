@@ -220,8 +220,8 @@ class Vit:
             raise UsageError(f"task.label_smoothing={label_smoothing}: expected a number from 0 to below 1.")
         if crop_padding < 0:
             raise UsageError(f"task.crop_padding={crop_padding}: expected 0 or more pixels.")
-        self._train_inputs, self._train_labels = _first(num_train, data, split="train")
-        self._test_inputs, self._test_labels = _first(num_test, data, split="test")
+        self._train_inputs, self._train_labels = data.first(num_train, split="train")
+        self._test_inputs, self._test_labels = data.first(num_test, split="test")
         check_batch_size(batch_size, len(self._train_inputs))
         self._data = data
         self._batch_size = batch_size
@@ -285,15 +285,3 @@ def _check_kinds(data: Any, model: Any) -> None:
         )
     if not isinstance(model, VisionTransformerConfig):
         raise UsageError(f"task=vit takes model={', '.join(MODELS)}, not a {type(model).__name__}.")
-
-
-def _first(num: int | None, data: ImageData, *, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
-    """The first images of a split, with their labels."""
-    inputs, labels = (
-        (data.train_inputs, data.train_labels) if split == "train" else (data.test_inputs, data.test_labels)
-    )
-    if num is not None and not 1 <= num <= len(inputs):
-        raise UsageError(
-            f"task.num_{split}={num}: there are {len(inputs)}; expected 1 to {len(inputs)}, or null for all."
-        )
-    return inputs[:num], labels[:num]
