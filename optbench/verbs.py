@@ -80,7 +80,9 @@ def reproduce_verb(arguments: list[str]) -> int:
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--config-dir {folder}: there is no such folder.")
     if not names:
-        raise UsageError(f"which paper? For example: optbench reproduce {shelf.names(folder)[0]}. optbench list papers")
+        raise UsageError(
+            f"which paper? For example: optbench reproduce {shelf.names(folder)[0]}\nAll of them: optbench list papers"
+        )
     papers = [shelf.find(name, folder) for name in names]
     given, allowed = split_allowed(given)
     given = with_rerun([*given, *(f"--rerun={words}" for words in parsed.rerun)])

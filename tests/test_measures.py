@@ -145,12 +145,6 @@ def test_the_share_that_falls_is_one_where_all_neighbours_do() -> None:
     assert found(records, "figure: loss, reduce: {kind: rises, along: optimizer.lr}").values == {0: 0.0}
 
 
-def test_the_departure_is_from_the_middle() -> None:
-    records = [trial(0, [value], lr=lr) for lr, value in ((1.0, 2.0), (2.0, 2.2), (3.0, 1.9))]
-    values = found(records, "figure: loss, reduce: {kind: departure, along: optimizer.lr}").values
-    assert values == {0: pytest.approx(0.1)}
-
-
 def test_comparisons_are_made_seed_by_seed() -> None:
     records = [
         trial(seed, [value], lr=lr)
@@ -177,6 +171,7 @@ def test_a_cell_of_which_a_trial_diverged_is_not_reproduced_however_good_the_oth
         (["diverged", "diverged", "completed"], Verdict.NOT_REPRODUCED),
         (["completed"] * 3, Verdict.NOT_REPRODUCED),
         (["crashed"] * 3, Verdict.NOT_RUN),
+        (["diverged", "diverged", "crashed"], Verdict.NOT_RUN),
     ],
 )
 def test_what_is_published_as_diverging_has_to_diverge_with_every_seed(statuses: list[str], verdict: Verdict) -> None:
@@ -187,7 +182,72 @@ def test_what_is_published_as_diverging_has_to_diverge_with_every_seed(statuses:
 def test_crashes_are_named_and_no_finding() -> None:
     one = judged([trial(0, [1.0], status="crashed")], "figure: loss, value: 1.0, tolerance: 0.5")
     assert one.verdict is Verdict.NOT_RUN
-    assert one.note == "1 crashed"
+    assert one.note == "1 of 1 crashed"
+
+
+def test_a_few_seeds_that_are_left_of_many_crashes_say_nothing() -> None:
+    records = [trial(seed, [1.0], status="completed" if seed < 2 else "out_of_memory") for seed in range(10)]
+    one = judged(records, "figure: loss, value: 1.0, tolerance: 0.5")
+    assert (one.verdict, one.note) == (Verdict.NOT_RUN, "8 of 10 out of memory")
+
+
+def test_a_grid_on_which_everything_diverged_is_not_reproduced() -> None:
+    records = grid(lambda *_: 1.0)
+    for record in records:
+        record["status"] = "diverged"
+    for kind in ("best, along: optimizer.lr, across: optimizer.decay, of: mean", "best_at, along: optimizer.lr"):
+        one = judged(records, f"figure: loss, reduce: {{kind: {kind}}}, value: 1.0, tolerance: 0.5")
+        assert one.verdict is Verdict.NOT_REPRODUCED, kind
+        assert one.note == "36 of 36 diverged"
+
+
+def test_a_rate_that_diverged_does_not_fall() -> None:
+    records = [trial(0, [1.0 / lr], lr=lr) for lr in (1.0, 2.0, 3.0)]
+    records[1]["status"] = "diverged"
+    one = judged(records, "figure: loss, reduce: {kind: falls, along: optimizer.lr}, at_least: 1.0")
+    assert one.verdict is Verdict.NOT_REPRODUCED
+
+
+def test_a_valley_of_two_decays_has_no_exponent() -> None:
+    records = [one for one in grid(lambda _, lr, decay: lr * decay) if one["config"]["optimizer"]["decay"] > 0.5]
+    fields = (
+        "figure: loss, reduce: {kind: ridge, along: optimizer.lr, across: optimizer.decay}, value: 0.0, tolerance: 1.0"
+    )
+    assert judged(records, fields).verdict is Verdict.NOT_RUN
+
+
+def test_trials_that_could_not_be_run_make_their_cells_not_run() -> None:
+    records, absent = [trial(seed, [1.0]) for seed in range(3)], [{"config": trial(3, [1.0])["config"]}]
+    check = check_of("figure: loss, value: 1.0, tolerance: 0.5")
+    one = check_outcome(check, records, compute=lambda _: 0.0, missing=absent)
+    assert (one.verdict, one.note) == (Verdict.NOT_RUN, "1 of its trials were not run")
+
+
+def test_a_trial_at_a_shorter_budget_takes_no_seed_away() -> None:
+    records = [trial(seed, [4.0, 1.0 + 0.01 * seed]) for seed in range(3)] + [trial(seed, [4.0]) for seed in range(3)]
+    assert found(records, "figure: loss, at: 10").values == {0: 1.0, 1: 1.01, 2: 1.02}
+
+
+def test_a_seed_without_the_figure_is_not_passed_over() -> None:
+    records = [trial(0, [4.0, 1.0]), trial(1, [4.0, 1.0]), trial(2, [4.0])]
+    assert judged(records, "figure: loss, at: 10, value: 1.0, tolerance: 0.5").verdict is Verdict.NOT_RUN
+
+
+def test_the_spread_of_a_comparison_of_means_is_that_of_the_compared_figure() -> None:
+    """Both sides go up and down together, so that their ratio is known exactly."""
+    records = [
+        trial(seed, [factor * (1.0 + seed)], lr=lr, side=side)
+        for seed in range(4)
+        for side, factor in (("a", 3.0), ("b", 1.0))
+        for lr in (0.1, 0.2)
+    ]
+    one = found(
+        records,
+        "figure: loss, where: {optimizer.side: a}, reduce: {kind: best, along: optimizer.lr, of: mean}, "
+        "compare: ratio, against: {where: {optimizer.side: b}}",
+    )
+    assert one.pooled == pytest.approx(3.0)
+    assert list(one.values.values()) == pytest.approx([3.0] * 4)
 
 
 def test_a_cell_without_trials_was_not_run() -> None:

@@ -182,7 +182,7 @@ def test_where_no_cell_was_measured_nothing_is_said_to_agree() -> None:
     table = WITHOUT_FIGURES.partition("  - name: sizes")
     claims = "claims:" + table[2].partition("claims:")[2]
     assert answers(made(table[0] + claims, [])) == [
-        "Not run: nothing was measured of the 8 cells of Roe et al. (2019).",
+        "Not run: nothing was measured of 8 cells.",
         "Not run: 8 cells (no trials).",
     ]
 

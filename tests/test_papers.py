@@ -13,8 +13,8 @@ from optbench.compose import Composer
 from optbench.curve_claims import matching
 from optbench.errors import UsageError
 from optbench.papers import shelf
-from optbench.papers.claims import ids_of
-from optbench.papers.paper import Check, Measure, Paper
+from optbench.papers.claims import checks_of
+from optbench.papers.paper import Band, Check, Measure, Paper
 from optbench.papers.reading import read
 from optbench.papers.running import Typed, overrides_of
 from optbench.trial import Trial
@@ -115,7 +115,7 @@ def test_a_quick_subset_is_a_part_of_the_whole_or_absent(name: str) -> None:
 
 def test_every_claim_that_a_paper_checks_is_in_the_list() -> None:
     for name in NAMES:
-        assert ids_of(shelf.find(name)) <= CLAIMS.keys(), name
+        assert set(checks_of(shelf.find(name))) <= CLAIMS.keys(), name
 
 
 def test_the_list_of_claims_is_complete_and_in_order() -> None:
@@ -124,7 +124,7 @@ def test_the_list_of_claims_is_complete_and_in_order() -> None:
 
 
 def test_every_claim_is_checked_somewhere() -> None:
-    checked = {claim_id for name in NAMES for claim_id in ids_of(shelf.find(name))}
+    checked = {claim_id for name in NAMES for claim_id in checks_of(shelf.find(name))}
     assert CLAIMS.keys() - checked == set()
 
 
@@ -159,7 +159,13 @@ def test_a_sound_file_is_read() -> None:
     [
         ("title: losses", "titel: losses", "Did you mean 'title'?"),
         ("tolerance: 0.1", "tolerence: 0.1", "Did you mean 'tolerance'?"),
-        (", tolerance: 0.1", "", "tolerance is missing"),
+        (", tolerance: 0.1", "", "one is missing"),
+        ("tolerance: 0.1", "tolerance: -0.1", "from 0 on"),
+        ("tolerance: 0.1", "tolerance: 0.1, relative_tolerance: 0.1", "only one of them"),
+        ("tolerance: 0.1", "at_least: 2.0, at_most: 1.0", "nothing would do"),
+        ("value: 1.0", "value: .nan", "say diverges: true"),
+        ("because: b", "because: b\n    because: c", "given twice"),
+        ("because: b", "because: b\n    origin: mine", "Allowed: ours, published, theory"),
         ("because: b", "because: ''", "because is missing"),
         ("published: {sgd:", "published: {sdg:", "Did you mean 'sgd'?"),
         ("{0.1: {value", "{0.2: {value", "unknown key '0.2'"),
@@ -181,6 +187,43 @@ def test_a_mistake_in_a_papers_file_is_named_with_its_place(right: str, wrong: s
         read(SOUND.replace(right, wrong, 1), where="conf/paper/one.yaml")
     assert message in str(error.value)
     assert "conf/paper/one.yaml" in str(error.value)
+
+
+def test_an_inner_bound_takes_the_place_of_an_outer_tolerance_and_the_other_way_round() -> None:
+    inner = read(
+        SOUND.replace("tolerance: 0.1}", "at_least: 0.5}").replace("because: b", "because: b\n    tolerance: 3.0"),
+        where="one",
+    )
+    assert inner.tables[0].cells[0].check.band == Band(low=0.5, high=math.inf)
+    outer = read(SOUND.replace("because: b", "because: b\n    at_least: 0.5"), where="one")
+    assert outer.tables[0].cells[0].check.band == Band(low=0.9, high=1.1)
+
+
+@pytest.mark.parametrize("fields", ["at_most: 2.0", "diverges: true", "tolerance: 0.1"])
+def test_what_is_not_to_be_judged_is_not(fields: str) -> None:
+    (cell,) = read(SOUND.replace("tolerance: 0.1", f"{fields}, judged: false"), where="one").tables[0].cells
+    assert not cell.check.is_judged
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("kind: pie", "Allowed: curves, heat_map, lines"),
+        ("kind: lines, best: mx", "Allowed: max, min"),
+        ("kind: lines, log_x: maybe", "expected bool"),
+        ("kind: lines, table: loses", "Did you mean 'losses'?"),
+        ("kind: curves, table: losses, points: {sgd: [1, 2]}", "expected a list"),
+        ("kind: curves, table: losses, points: {sgd: [[a, 2]]}", "expected float"),
+        ("kind: curves, table: losses, points: {sdg: [[1, 2]]}", "Did you mean 'sgd'?"),
+        ("kind: heat_map, by: optimizer.name, z: test_loss, slope: {sgd: x}", "expected float"),
+        ("kind: heat_map", "z is missing"),
+    ],
+)
+def test_a_mistake_in_a_figure_is_named(wrong: str, message: str) -> None:
+    figure = f"figures: [{{name: one, title: one, x: step, y: test_loss, {wrong}}}]"
+    with pytest.raises(UsageError) as error:
+        read(f"{SOUND}{figure}\n", where="one")
+    assert message in str(error.value)
 
 
 def test_what_is_typed_takes_the_place_of_the_papers_own() -> None:

@@ -60,7 +60,8 @@ def reproduce(lab: Path, *words: str, code: int) -> dict[str, Any]:
     with pytest.raises(SystemExit) as ended:
         main(["reproduce", "small", "--config-dir", str(lab / "conf"), f"results={lab / 'results'}", SERIAL, *words])
     assert ended.value.code == code
-    record: dict[str, Any] = json.loads((lab / "results" / "paper_small" / "reproduction.json").read_text())
+    kind = "what_if" if "seed=0" in words else "quick" if "--quick" in words else "reproduction"
+    record: dict[str, Any] = json.loads((lab / "results" / "paper_small" / f"{kind}.json").read_text())
     return record
 
 

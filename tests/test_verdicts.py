@@ -71,6 +71,7 @@ def test_bounds_are_bands_without_an_end() -> None:
 def test_targets_that_nobody_reaches_are_told_and_those_that_some_reach_are_not_reproduced() -> None:
     never = Band(low=2000.0, high=math.inf)
     assert judge([math.inf] * 3, never, is_exact=False).verdict is Verdict.REPRODUCED
+    assert judge([2500.0, math.inf], never, is_exact=False).verdict is Verdict.REPRODUCED
     mixed = judge([100.0, math.inf], never, is_exact=False)
     assert mixed.verdict is Verdict.NOT_REPRODUCED
     assert mixed.low == 100.0

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.curve_claims import Record, grouped, matching
+from optbench.curve_claims import SUCCESSES, Record, grouped, matching
 from optbench.curves import Curve
 from optbench.measurement import Status
 from optbench.papers.drawing_lines import PUBLISHED, hollow, hollow_key, over
-from optbench.papers.measures import SUCCESSES, value_of
+from optbench.papers.measures import value_of
 from optbench.papers.outcome import CellOutcome, Outcome
 from optbench.papers.paper import Figure, Measure
 from optbench.papers.sheets import has_columns, label

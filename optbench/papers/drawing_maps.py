@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from optbench.curve_claims import Record, grouped, matching
+from optbench.curve_claims import SUCCESSES, Record, grouped, matching
 from optbench.papers.drawing_lines import over
-from optbench.papers.measures import SUCCESSES, value_of
+from optbench.papers.measures import value_of
 from optbench.papers.outcome import Outcome
 from optbench.papers.paper import Figure, Measure
 from optbench.pictures.colours import Colours, colours, draw_bar

@@ -1,13 +1,12 @@
 """`optbench list papers`: what can be reproduced, from where, and what it costs."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from optbench.console import console
-from optbench.papers.claims import ids_of
+from optbench.papers.claims import checks_of
 from optbench.papers.paper import Paper
 from optbench.papers.shelf import all_papers
+from optbench.papers.words import cited
 from optbench.terminal import rich_table
 from optbench.writing import markdown_table
 
@@ -27,9 +26,9 @@ def page() -> str:
         {
             "paper": f"[`{paper.name}`](../conf/paper/{paper.name}.yaml)",
             "what": paper.title,
-            "source": f"[{_short(paper.source.authors)} ({paper.source.year})]({paper.source.url})",
+            "source": f"[{cited(paper.source)}]({paper.source.url})",
             "cells": str(_num_cells(paper)),
-            "claims": " ".join(sorted(ids_of(paper))),
+            "claims": " ".join(sorted(set(checks_of(paper)))),
             "cost": _cost(paper),
         }
         for paper in all_papers()
@@ -54,8 +53,3 @@ def _cost(paper: Paper) -> str:
     minutes = "not measured" if paper.minutes is None else f"{paper.minutes:g} min"
     quick = "" if paper.quick_minutes is None else f" ({paper.quick_minutes:g})"
     return f"{minutes}{quick}, {paper.machine}"
-
-
-def _short(authors: str) -> str:
-    names: Sequence[str] = authors.replace(" and ", ", ").split(", ")
-    return authors if len(names) <= 2 else f"{names[0]} et al."

@@ -3,18 +3,18 @@
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from optbench.curve_claims import Record, column, grouped, matching
+from optbench.curve_claims import SUCCESSES, Record, column, grouped, matching
 from optbench.measurement import Status
 from optbench.papers.paper import Measure, Reduction
 
-SUCCESSES = frozenset(status.value for status in Status if status.succeeded)
 _Points = Sequence[tuple[Any, float]]
+MIN_POINTS = 3  # along and across a valley, or its exponent would be that of the grid
 # What is computed of a summary.
 DERIVED: Mapping[str, Callable[[Mapping[str, float]], float]] = {
     "state_over_parameters": lambda sizes: sizes["state_bytes"] / sizes["parameter_bytes"],
@@ -32,12 +32,14 @@ class Measured:
         values: by seed; infinite where a target was not reached.
         num_trials: how many there are, whatever became of them.
         statuses: of those that did not succeed, each with how many.
+        without_value: seeds whose trials succeeded and have no such figure.
         pooled: the figure of the means over seeds, whose jackknife the values are; None where each seed has its own.
     """
 
     values: Mapping[int, float]
     num_trials: int
     statuses: Mapping[str, int]
+    without_value: Sequence[int]
     pooled: float | None = None
 
     @property
@@ -58,31 +60,42 @@ def measured(measure: Measure, records: Sequence[Record]) -> Measured:
         measure: which, and of which trials.
         records: of all trials of the paper that there are.
     """
-    own = matching(records, measure.where)
-    values = {int(seed): _of_trials(measure, trials) for seed, trials in grouped(own, "seed")}
+    sides = [measure] if measure.against is None else [measure, measure.against]
+    involved = {id(record): record for side in sides for record in matching(records, side.where)}
+    trials = list(involved.values())
     pooled = None
     if measure.reduction is not None and measure.reduction.of == "mean":
-        pooled, values = _jackknife(measure, _of_all_seeds(own, measure.reduction, num_seeds=len(values)))
-    involved = list(own)
-    if measure.against is not None and measure.comparison is not None:
-        other = measured(measure.against, records)
-        involved += matching(records, measure.against.where)
-        values = {
-            seed: _compared(value, other.values[seed], measure.comparison)
-            for seed, value in values.items()
-            if seed in other.values
-        }
-    failed = [record["status"] for record in involved if record["status"] not in SUCCESSES]
+        pooled, values = _jackknife(measure, trials)
+    else:
+        values = {int(seed): _figure(measure, own) for seed, own in grouped(trials, "seed")}
+    failed = [record["status"] for record in trials if record["status"] not in SUCCESSES]
+    succeeded = set.intersection(  # on both sides, where there are two
+        *(
+            {record["config"]["seed"] for record in matching(trials, side.where) if record["status"] in SUCCESSES}
+            for side in sides
+        )
+    )
     return Measured(
         values={seed: value for seed, value in values.items() if not math.isnan(value)},
-        num_trials=len(own),
+        num_trials=len(trials),
         statuses={status: failed.count(status) for status in dict.fromkeys(failed)},
+        without_value=[seed for seed, value in values.items() if math.isnan(value) and seed in succeeded],
         pooled=pooled,
     )
 
 
-def _of_all_seeds(records: Sequence[Record], reduction: Reduction, *, num_seeds: int) -> list[Record]:
+def _figure(measure: Measure, trials: Sequence[Record]) -> float:
+    """The figure of these trials, compared with another of them where that is asked; NaN where one is missing."""
+    value = _of_trials(measure, matching(trials, measure.where))
+    if measure.against is None or measure.comparison is None:
+        return value
+    other = _of_trials(measure.against, matching(trials, measure.against.where))
+    return _compared(value, other, measure.comparison)
+
+
+def _of_all_seeds(records: Sequence[Record], reduction: Reduction) -> list[Record]:
     """The trials of settings that did well with every seed: a mean over some of them is another figure."""
+    num_seeds = len({record["config"]["seed"] for record in records})
     ended = [record for record in records if record["status"] in SUCCESSES]
     return [
         record
@@ -93,17 +106,25 @@ def _of_all_seeds(records: Sequence[Record], reduction: Reduction, *, num_seeds:
     ]
 
 
-def _jackknife(measure: Measure, records: Sequence[Record]) -> tuple[float, dict[int, float]]:
+def _jackknife(measure: Measure, trials: Sequence[Record]) -> tuple[float, dict[int, float]]:
     """The figure of the means over seeds, and values by seed that have it for their mean and the jackknife's spread.
 
     Those are Tukey's pseudo-values without the correction for bias, which for a place on a grid is worse than none.
     """
-    figure = _of_trials(measure, records)
+    assert measure.reduction is not None
+    sides = [measure] if measure.against is None else [measure, measure.against]
+    kept = {
+        id(record): record
+        for side in sides
+        for record in _of_all_seeds(matching(trials, side.where), side.reduction or measure.reduction)
+    }
+    records = list(kept.values())
+    figure = _figure(measure, records)
     seeds = sorted({int(record["config"]["seed"]) for record in records})
     if len(seeds) < 2:
         return figure, dict.fromkeys(seeds, figure)
     without = {
-        seed: _of_trials(measure, [record for record in records if record["config"]["seed"] != seed]) for seed in seeds
+        seed: _figure(measure, [record for record in records if record["config"]["seed"] != seed]) for seed in seeds
     }
     middle = statistics.fmean(without.values())
     return figure, {seed: figure + (len(seeds) - 1) * (middle - other) for seed, other in without.items()}
@@ -144,7 +165,7 @@ def _of_trials(measure: Measure, trials: Sequence[Record]) -> float:
     if not ended:
         return math.nan
     if measure.reduction is None:
-        return statistics.fmean(value_of(measure, record) for record in ended)
+        return _mean(value_of(measure, record) for record in ended)
     reduction = measure.reduction
     if reduction.kind == "ridge":
         return _ridge(measure, reduction, ended)
@@ -159,11 +180,15 @@ def _of_trials(measure: Measure, trials: Sequence[Record]) -> float:
     return _REDUCTIONS[reduction.kind](points, reduction) if points else math.nan
 
 
+def _mean(values: Iterable[float]) -> float:
+    """Of those that there are: a trial at a shorter budget has no figure of a later step."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan
+
+
 def _points(measure: Measure, key: str, trials: Sequence[Record]) -> _Points:
     """The figure for each value of a key, in the order of the values."""
-    found = [
-        (value, statistics.fmean(value_of(measure, record) for record in own)) for value, own in grouped(trials, key)
-    ]
+    found = [(value, _mean(value_of(measure, record) for record in own)) for value, own in grouped(trials, key)]
     return [(value, figure) for value, figure in found if not math.isnan(figure)]
 
 
@@ -180,11 +205,6 @@ def _power(points: _Points) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def _departure(points: _Points, _: Reduction) -> float:
-    middle = statistics.median(value for _, value in points)
-    return max(abs(value / middle - 1.0) for _, value in points)
-
-
 def _ordered(points: _Points, reduction: Reduction) -> float:
     sign = 1.0 if reduction.kind == "rises" else -1.0
     steps = [sign * (after - before) > 0 for (_, before), (_, after) in itertools.pairwise(points)]
@@ -193,12 +213,14 @@ def _ordered(points: _Points, reduction: Reduction) -> float:
 
 def _ridge(measure: Measure, reduction: Reduction, trials: Sequence[Record]) -> float:
     assert reduction.across is not None
-    best = [
-        (value, *_bottom(points, reduction))
+    found = [
+        (value, points)
         for value, own in grouped(trials, reduction.along)
         if (points := _points(measure, reduction.across, own))
     ]
-    if not best:
+    across = [points for _, points in found]
+    best = [(value, *_bottom(points, reduction)) for value, points in found]
+    if len(best) < MIN_POINTS or any(len(points) < MIN_POINTS for points in across):
         return math.nan
     choose = min if reduction.best == "min" else max
     peak = choose(figure for _, _, figure in best)
@@ -226,7 +248,6 @@ _REDUCTIONS: Mapping[str, Callable[[_Points, Reduction], float]] = {
     "best": lambda points, reduction: _best(points, reduction)[1],
     "best_at": lambda points, reduction: float(_best(points, reduction)[0]),
     "power": lambda points, _: _power(points),
-    "departure": _departure,
     "falls": _ordered,
     "rises": _ordered,
 }

@@ -62,6 +62,7 @@ class Outcome:
     Attributes:
         paper: which.
         is_quick: whether it was the quick subset.
+        changes: overrides that make it another question than the paper's.
         cells: of all tables.
         claims: in their order.
         said: claims of experiments.
@@ -72,6 +73,7 @@ class Outcome:
 
     paper: Paper
     is_quick: bool
+    changes: Sequence[str]
     cells: Sequence[CellOutcome]
     claims: Sequence[ClaimOutcome]
     said: Sequence[SaidOutcome]
@@ -100,6 +102,7 @@ def outcome(
     *,
     compute: Compute,
     is_quick: bool = False,
+    changes: Sequence[str] = (),
     said: Sequence[SaidOutcome] = (),
     reasons: Sequence[str] = (),
     missing: Sequence[Record] = (),
@@ -111,6 +114,7 @@ def outcome(
         records: of all its trials that have a result.
         compute: does a computation.
         is_quick: leaves out the cells that a quick run has no trials for.
+        changes: overrides that make it another question than the paper's.
         said: claims of experiments, with their verdicts.
         reasons: why trials are missing.
         missing: the configs of those, as records that have nothing else.
@@ -124,8 +128,10 @@ def outcome(
         return remembered[key]
 
     def found(check: Check) -> Judgement | None:
+        if is_quick and check.measure.reduction is not None:
+            return None  # the best of a part may not be the best
         judgement = check_outcome(check, records, compute=once, missing=missing)
-        return None if is_quick and judgement.note in (NO_TRIALS, NO_FIGURE) and not missing else judgement
+        return None if is_quick and judgement.note == NO_TRIALS and not missing else judgement
 
     cells = [
         CellOutcome(table=table, cell=cell, found=found(cell.check)) for table in paper.tables for cell in table.cells
@@ -134,6 +140,7 @@ def outcome(
     return Outcome(
         paper=paper,
         is_quick=is_quick,
+        changes=changes,
         cells=cells,
         claims=claims,
         said=said,
@@ -152,43 +159,34 @@ def check_outcome(
             return judge([compute(check.measure)], check.band, is_exact=True)
         except UsageError as error:  # a package that is not installed, for one
             return _nothing(check, note=" ".join(str(error).split()))
+    sides = [side for side in (check.measure, check.measure.against) if side is not None]
+    if num_missing := len({id(one) for side in sides for one in matching(missing, side.where)}):
+        return _nothing(check, note=f"{num_missing} of its trials were not run")
     found = measured(check.measure, records)
     values = list(found.values.values())
-    if check.measure.reduction is not None or check.measure.against is not None:
-        # The best of a part may not be the best.
-        if any(matching(missing, measure.where) for measure in (check.measure, check.measure.against) if measure):
-            return _nothing(check, note="some of its trials were not run")
-        if found.num_failed_otherwise:
-            return _nothing(check, note=_failed(found.statuses))
-    if found.pooled is not None and check.is_exact and values:
-        return judge([found.pooled] * len(values), check.band, is_exact=True)
     if found.num_trials == 0:
         return _nothing(check, note=NO_TRIALS)
+    if found.num_failed_otherwise:
+        return _nothing(check, note=_failed(found.statuses, of=found.num_trials))
     if check.diverges:
         return _of_divergence(found)
-    if check.measure.reduction is None and found.num_diverged:
+    needs_all = check.measure.reduction is None or check.measure.reduction.kind in ("falls", "rises", "power")
+    if found.num_diverged and (needs_all or not values):
+        note = _failed(found.statuses, of=found.num_trials)
         verdict = Verdict.NOT_REPRODUCED if check.band is not None else None
-        note = f"{found.num_diverged} of {found.num_trials} diverged"
         return Judgement(verdict=verdict, mean=None, low=None, high=None, num_values=len(values), note=note)
-    if not values:
-        return _nothing(check, note=_failed(found.statuses) or NO_FIGURE)
-    judgement = judge(values, check.band, is_exact=check.is_exact)
-    num_missing = found.num_trials - len(values) if check.measure.reduction is None and not check.measure.against else 0
-    if num_missing <= 0:
-        return judgement
-    note = "; ".join(filter(None, [judgement.note, _failed(found.statuses)]))
-    return Judgement(**{**vars(judgement), "note": note})
+    if not values or found.without_value:
+        return _nothing(check, note=NO_FIGURE)
+    if found.pooled is not None and check.is_exact:
+        return judge([found.pooled] * len(values), check.band, is_exact=True)
+    return judge(values, check.band, is_exact=check.is_exact)
 
 
 def _of_divergence(found: Measured) -> Judgement:
-    """All have to diverge; what crashed or ran out of time says nothing."""
-    told = found.num_diverged + len(found.values)
+    """All have to diverge."""
+    verdict = Verdict.REPRODUCED if found.num_diverged == found.num_trials else Verdict.NOT_REPRODUCED
     note = f"{found.num_diverged} of {found.num_trials} diverged"
-    if not told:
-        verdict = Verdict.NOT_RUN
-    else:
-        verdict = Verdict.REPRODUCED if found.num_diverged == found.num_trials else Verdict.NOT_REPRODUCED
-    return Judgement(verdict=verdict, mean=None, low=None, high=None, num_values=told, note=note)
+    return Judgement(verdict=verdict, mean=None, low=None, high=None, num_values=found.num_trials, note=note)
 
 
 def _nothing(check: Check, *, note: str) -> Judgement:
@@ -198,5 +196,5 @@ def _nothing(check: Check, *, note: str) -> Judgement:
     )
 
 
-def _failed(statuses: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {status}" for status, count in statuses.items())
+def _failed(statuses: Mapping[str, int], *, of: int) -> str:
+    return ", ".join(f"{count} of {of} {status.replace('_', ' ')}" for status, count in statuses.items())

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 Need = Literal["cuda"]
 Position = Literal["last", "first", "min", "max", "mean"]
-ReductionKind = Literal["best", "best_at", "power", "ridge", "departure", "falls", "rises"]
+ReductionKind = Literal["best", "best_at", "power", "ridge", "falls", "rises"]
+Origin = Literal["published", "theory", "ours"]
 Comparison = Literal["ratio", "difference"]
 FigureKind = Literal["lines", "curves", "heat_map"]
 
@@ -53,8 +54,7 @@ class Reduction:
     Attributes:
         kind: `best`, the best value of the figure; `best_at`, the value of `along` that has it; `power`, the exponent
             with which the figure goes along; `ridge`, that with which the best `across` goes, over the values of
-            `along` that come `within` a part of the best; `departure`, the largest departure from the median, in parts
-            of it; `falls` and `rises`, the share of neighbours along that do so.
+            `along` that come `within` a part of the best; `falls` and `rises`, the share of neighbours that do so.
         along: a key of the config.
         across: another one, of `ridge`.
         within: of `ridge`.
@@ -104,6 +104,10 @@ class Band:
 
     low: float
     high: float
+
+    def __contains__(self, value: float) -> bool:
+        """Whether the value counts as the same."""
+        return self.low <= value <= self.high
 
     @property
     def is_one_sided(self) -> bool:
@@ -163,6 +167,8 @@ class Table:
         name: letters, digits and _.
         title: above it.
         because: why the tolerances are what they are.
+        origin: of its figures: published by the source, following from theory, or measured by us before.
+        where: in which source, if not the paper's own; else empty.
         rows: names, in their order.
         columns: names, in their order.
         cells: those that are published or measured.
@@ -172,6 +178,8 @@ class Table:
     name: str
     title: str
     because: str
+    origin: Origin
+    where: str
     rows: Sequence[str]
     columns: Sequence[str]
     cells: Sequence[Cell]

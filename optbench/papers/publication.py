@@ -1,6 +1,6 @@
 """From what a reproduction came to, to files: the page, the tables and the pictures, all in one folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from optbench import __version__
@@ -8,16 +8,15 @@ from optbench.folder import Folder
 from optbench.page import Page, Section, render
 from optbench.papers import drawing, words
 from optbench.papers.outcome import CellOutcome, Outcome
-from optbench.papers.paper import Paper, Source, Table
+from optbench.papers.paper import Origin, Paper, Source, Table
 from optbench.papers.sheets import CLAIMS, label, of_table, sheets
-from optbench.papers.verdicts import Judgement, Verdict
+from optbench.papers.verdicts import WORST_FIRST, Judgement, Verdict
 from optbench.pictures.picture import Picture
 from optbench.sheet import Sheet
 from optbench.writing import csv, latex, markdown, markdown_text
 
 NAME = "reproduction"
 MOST_NAMED = 8  # cells of one verdict, in sentences
-_ORDER = (Verdict.NOT_REPRODUCED, Verdict.UNDERPOWERED, Verdict.NOT_RUN)
 _OTHERS = {
     Verdict.NOT_REPRODUCED: ("does not", "do not"),
     Verdict.UNDERPOWERED: ("cannot be told from these seeds", "cannot be told from these seeds"),
@@ -70,37 +69,41 @@ def answers(outcome: Outcome) -> list[str]:
     ]
 
 
-def cited(source: Source) -> str:
-    """Authors and year."""
-    return f"{source.authors} ({source.year})"
-
-
 _Judged = Sequence[tuple[CellOutcome, Verdict]]
 
 
 def _verdict(outcome: Outcome) -> str:
-    source, total = _shortly(outcome.paper.source), len(outcome.judged)
-    num_agree = outcome.count(Verdict.REPRODUCED)
+    total, num_agree = len(outcome.judged), outcome.count(Verdict.REPRODUCED)
     if not total:
         why = "the trials of all cells were left out" if outcome.num_left_out else "nothing was published to hold it to"
         return f"No verdict: {why}."
-    if num_agree == total:
-        which = f"all {total} cells agree" if total > 1 else "its one cell agrees"
-        return f"Reproduced: {which} with {source}."
-    if outcome.count(Verdict.NOT_RUN) == total:
-        return f"Not run: nothing was measured of the {words.counted(total, 'cell')} of {source}."
     head = outcome.verdict.value.capitalize()
-    return f"{head}: {num_agree} of {words.counted(total, 'cell')} agree with {source}; {_others(outcome.judged)}."
+    if outcome.count(Verdict.NOT_RUN) == total:
+        return f"{head}: nothing was measured of {words.counted(total, 'cell')}."
+    agree = "its one cell agrees" if total == 1 else f"all {total} cells agree"
+    if num_agree < total:
+        agree = f"{num_agree} of {words.counted(total, 'cell')} agree"
+    others = f"; {_others(outcome.judged)}" if num_agree < total else ""
+    changed = f" This is not the paper's question: {', '.join(outcome.changes)}." if outcome.changes else ""
+    return f"{head}: {agree} {_with(outcome)}{others}.{changed}"
 
 
-def _shortly(source: Source) -> str:
-    """As `cited`, of several sources the first."""
-    first, _, others = source.authors.partition(";")
-    return f"{first}{' and others' if others else ''} ({source.year})"
+def _with(outcome: Outcome) -> str:
+    """With what the cells agree: the source, theory, earlier measurements of ours."""
+    named: Mapping[Origin, str] = {
+        "published": words.cited(outcome.paper.source),
+        "theory": "theory",
+        "ours": "earlier measurements of ours",
+    }
+    origins = [one.table.origin for one, _ in outcome.judged]
+    parts = [(name, count) for origin, name in named.items() if (count := origins.count(origin))]
+    if len(parts) == 1:
+        return f"with {parts[0][0]}"
+    return "with what they are held to: " + ", ".join(f"{count} with {name}" for name, count in parts)
 
 
 def _others(judged: _Judged) -> str:
-    counts = {verdict: sum(its is verdict for _, its in judged) for verdict in _ORDER}
+    counts = {verdict: sum(its is verdict for _, its in judged) for verdict in WORST_FIRST if verdict in _OTHERS}
     return ", ".join(f"{count} {_OTHERS[verdict][count > 1]}" for verdict, count in counts.items() if count)
 
 
@@ -118,9 +121,10 @@ def _sentence(one: CellOutcome, found: Judgement, *, where: str) -> str:
     check, digits = one.cell.check, one.table.digits
     verdict = found.verdict.value.capitalize() if found.verdict else ""
     published, allowed = words.published_words(check, digits), words.allowed_words(check)
+    origin = words.ORIGINS[one.table.origin]
     text = f"{verdict}: {label(one, ' at ')}{where}{':' if found.mean is None else ' measured'} "
     text += words.measured_words(found, digits)
-    text += "" if published == words.NOTHING else f", published {published}"
+    text += "" if published == words.NOTHING else f", {origin} {published}"
     text += "" if allowed in (words.NOTHING, published) else f", allowed {allowed}"
     if found.verdict is Verdict.UNDERPOWERED:
         text += f"; {found.note or f'it would take {words.more_seeds(found)}'}"
@@ -148,7 +152,9 @@ def _page(outcome: Outcome, tables: Sequence[Sheet], pictures: Sequence[Picture]
     paper = outcome.paper
     of_tables = {figure.name: figure.table for figure in paper.figures if figure.table is not None}
     by_name = {sheet.name: sheet for sheet in tables}
-    quick = _quick(outcome)
+    warnings = _quick(outcome)
+    if outcome.changes:
+        warnings.append(f"This is not the paper's question: {', '.join(outcome.changes)}.")
     first = Section(
         id="verdict",
         heading="Verdict",
@@ -174,11 +180,11 @@ def _page(outcome: Outcome, tables: Sequence[Sheet], pictures: Sequence[Picture]
     if CLAIMS in by_name:
         section = Section(id="claims", heading="Claims", answers=[_of_claims(outcome)], sheets=[by_name[CLAIMS]])
         sections.append(section)
-    return Page(title=paper.title, summary=facts, warnings=quick, sections=sections, version=__version__)
+    return Page(title=paper.title, summary=facts, warnings=warnings, sections=sections, version=__version__)
 
 
 def _source(source: Source) -> str:
-    return f"{cited(source)}: {source.title.rstrip('.')}, {source.where.rstrip('.')}. {source.url}"
+    return f"{source.authors} ({source.year}): {source.title.rstrip('.')}, {source.where.rstrip('.')}. {source.url}"
 
 
 def _remarks(outcome: Outcome) -> Iterator[str]:

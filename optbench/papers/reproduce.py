@@ -10,21 +10,22 @@ from rich.markup import escape
 
 from optbench.console import console
 from optbench.curve_claims import Record
+from optbench.errors import UsageError
 from optbench.papers import running
 from optbench.papers.outcome import Outcome, outcome
 from optbench.papers.paper import Measure, Paper
 from optbench.papers.publication import answers, publish
-from optbench.papers.running import Compose, Trials, Typed
+from optbench.papers.running import Compose, Planned, Trials, Typed
 from optbench.papers.sheets import sheets
-from optbench.papers.verdicts import Judgement, Verdict
+from optbench.papers.verdicts import WORST_FIRST, Judgement, Verdict
 from optbench.papers.words import claim_verdict, figure_words, said_verdict
 from optbench.parsing import finite
 from optbench.store import Store
 from optbench.terminal import rich_table
 
 SCHEMA = 1
-FOLDER = "reproduction"
-RECORD = "reproduction.json"
+# Beside each other: a part, or another question, is not to take the place of the whole answer.
+WHOLE, QUICK, WHAT_IF = "reproduction", "quick", "what_if"
 EXIT_CODES: Mapping[Verdict, int] = {
     Verdict.REPRODUCED: 0,
     Verdict.NOT_REPRODUCED: 10,
@@ -35,7 +36,7 @@ _COLOURS = {Verdict.REPRODUCED: "green", Verdict.NOT_REPRODUCED: "red"}
 
 
 def reproduce(papers: Sequence[Paper], typed: Typed, compose: Compose, *, results: Path) -> int:
-    """Reproduce papers one by one, print what came out, and write it.
+    """Compose what all papers ask for, then reproduce them one by one, print what came out, and write it.
 
     Args:
         papers: which.
@@ -50,30 +51,53 @@ def reproduce(papers: Sequence[Paper], typed: Typed, compose: Compose, *, result
         UsageError: an override is wrong, or the store cannot be written to.
         Interrupted: a signal ended it; what had finished is stored.
     """
-    verdicts = [_one(paper, typed, compose, results=results) for paper in papers]
+    for paper in papers:
+        _check(paper, typed)
+    planned = [running.plan(paper, typed, compose) for paper in papers]
+    verdicts = [_one(one, typed, results=results) for one in planned]
     if len(papers) > 1:
         page = console()
         for paper, verdict in zip(papers, verdicts, strict=True):
             page.print(f"{escape(paper.name)}: [{_COLOURS.get(verdict, 'yellow')}]{verdict}[/]")
-    worst = (Verdict.NOT_REPRODUCED, Verdict.UNDERPOWERED, Verdict.NOT_RUN, Verdict.REPRODUCED)
-    return EXIT_CODES[next(verdict for verdict in worst if verdict in verdicts)]
+    return EXIT_CODES[next(verdict for verdict in WORST_FIRST if verdict in verdicts)]
 
 
-def _one(paper: Paper, typed: Typed, compose: Compose, *, results: Path) -> Verdict:
-    page = console()
+def _check(paper: Paper, typed: Typed) -> None:
+    """Refuse what would come to nothing, before anything is run."""
+    measures = [cell.check.measure for table in paper.tables for cell in table.cells]
+    measures += [claim.check.measure for claim in paper.claims]
+    if computed := [measure for measure in measures if measure.compute is not None]:
+        from optbench.papers.computations import check  # torch takes its time
+
+        for measure in computed:
+            check(measure)
+    if typed.is_quick and not computed and all(sweep.quick is None for sweep in paper.sweeps):
+        raise UsageError(f"--quick: {paper.name} declares no quick subset; leave --quick out.")
+
+
+def _one(planned: Planned, typed: Typed, *, results: Path) -> Verdict:
+    page, paper = console(), planned.paper
     subset = " (quick)" if typed.is_quick else ""
     page.print(f"[bold]{escape(paper.name)}[/]{subset}: {escape(paper.title)}", soft_wrap=True)
-    found = running.run(paper, typed, compose, results=results)
+    store = Store(results, running.store_name(paper))
+    found = running.run(planned, typed, results=results)
     came_out = outcome(
         paper,
         found.records,
         compute=_compute,
         is_quick=typed.is_quick,
+        changes=typed.changes,
         said=found.said,
         reasons=found.reasons,
         missing=found.missing,
     )
-    written = _write(came_out, typed, found, store=Store(results, running.store_name(paper)))
+    try:
+        written = _write(came_out, typed, found, store=store)
+    except OSError as error:
+        raise UsageError(
+            f"{store.folder} cannot be written to: {error}.\n"
+            "Trials that are stored are kept. Make room, or choose another place with results=<folder>."
+        ) from error
     _show(came_out, page)
     page.print(f"[dim]Written: {escape(' '.join(map(str, written)))}[/]\n", soft_wrap=True)
     return came_out.verdict
@@ -95,7 +119,8 @@ def _show(came_out: Outcome, page: Console) -> None:
 
 
 def _write(came_out: Outcome, typed: Typed, found: Trials, *, store: Store) -> list[Path | str]:
-    html = publish(came_out, store.folder / FOLDER, facts=_facts(found.records))
+    kind = WHAT_IF if typed.changes else QUICK if typed.is_quick else WHOLE
+    html = publish(came_out, store.folder / kind, facts=_facts(found.records))
     record = {
         "schema": SCHEMA,
         "paper": came_out.paper.name,
@@ -111,17 +136,18 @@ def _write(came_out: Outcome, typed: Typed, found: Trials, *, store: Store) -> l
             for one in came_out.cells
         ],
         "claims": [
-            {"id": one.claim.id, "text": one.claim.text, "verdict": claim_verdict(one.found)}
-            | {"measured": _measured(one.found)}
+            {"id": one.claim.id, "text": one.claim.text, "source": one.claim.source}
+            | {"verdict": claim_verdict(one.found), "measured": _measured(one.found)}
             for one in came_out.claims
         ]
         + [
-            {"id": one.id, "text": one.text, "verdict": said_verdict(one.verdict), "measured": one.measured}
+            {"id": one.id, "text": one.text, "source": one.source}
+            | {"verdict": said_verdict(one.verdict), "measured": one.measured}
             for one in came_out.said
         ],
         "environment": dict(found.records[0]["environment"]) if found.records else {},
     }
-    path = store.write(RECORD, json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
+    path = store.write(f"{kind}.json", json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
     return [html, path, *found.written]
 
 

@@ -18,6 +18,9 @@ NO_GPU = "a CUDA GPU is needed, and there is none here; hardware=cpu runs it all
 RERUN = "sweep.rerun"  # what --rerun stands for
 # What a reproduction decides by itself.
 _OURS = ("sweep", "claims", "figures", "n")
+# What says where and how trials run, and not which: keys, and parts of the config.
+_HOW = frozenset({"results", "executor", "hardware", "logger", "data.path", RERUN})
+_HOW_PARTS = ("executor.", "limits.", "logger.", "checkpoint.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,29 @@ class Typed:
     command: Sequence[str]
     allowed: Sequence[str]
 
+    @property
+    def changes(self) -> list[str]:
+        """The overrides that make it another question than the paper's; where and how it is run does not."""
+        keys = {line: key_of(line) for line in self.overrides}
+        return [line for line, key in keys.items() if key not in _HOW and not key.startswith(_HOW_PARTS)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What a reproduction asks for.
+
+    Attributes:
+        paper: which.
+        sweeps: the configs of each sweep that can be run here.
+        missing: those of the others.
+        reasons: why not, a sentence each.
+    """
+
+    paper: Paper
+    sweeps: Sequence[Sequence[Config]]
+    missing: Sequence[Config]
+    reasons: Sequence[str]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
@@ -45,7 +71,7 @@ class Trials:
         records: of those that have a result.
         said: claims of the experiments that they are from.
         reasons: why some could not be run, a sentence each.
-        missing: the configs of those, as records that have nothing else.
+        missing: the configs of those without a result, as records that have nothing else.
         written: files that the experiments have drawn.
     """
 
@@ -61,53 +87,67 @@ def store_name(paper: Paper) -> str:
     return f"paper_{paper.name}"
 
 
-def run(paper: Paper, typed: Typed, compose: Compose, *, results: Path) -> Trials:
-    """Run what is missing, and read all of it.
+def plan(paper: Paper, typed: Typed, compose: Compose) -> Planned:
+    """Compose all that a reproduction asks for; nothing is run.
 
     Args:
         paper: what to reproduce.
         typed: how.
         compose: configs from overrides.
-        results: the folder of all sweeps.
 
     Raises:
-        UsageError: an override is wrong, and nothing has been trained; or the store cannot be written to.
-        Interrupted: a signal ended it; what had finished is stored.
+        UsageError: an override is wrong, or would change nothing.
     """
-    from optbench.store import Store
-
     for line in typed.overrides:
         if (key := key_of(line).partition(".")[0]) in _OURS and key_of(line) != RERUN:
             raise UsageError(f"{line}: a reproduction sets {key} by itself; leave this out.")
+    if typed.changes and not paper.sweeps:
+        raise UsageError(f"{typed.changes[0]}: {paper.name} is computed, without trials; leave this out.")
     has_gpu = _has_gpu() or any(key_of(line) == "hardware" for line in typed.overrides)
-    runnable: list[Sequence[Config]] = []  # by sweep
+    sweeps: list[Sequence[Config]] = []
     missing: list[Config] = []
-    reasons: list[str] = []
     for sweep in paper.sweeps:
         if typed.is_quick and sweep.quick is None:
             continue
         configs = compose(overrides_of(sweep, typed))
         if sweep.needs == "cuda" and not has_gpu:
             missing += configs
-            reasons.append(NO_GPU)
         else:
-            runnable.append(configs)
-    there, refused = _run(paper, runnable, typed) if runnable else ([], {})
-    missing += [config for place in refused for config in runnable[place]]
-    reasons += refused.values()
-    store = Store(results, store_name(paper))
+            sweeps.append(configs)
+    return Planned(paper=paper, sweeps=sweeps, missing=missing, reasons=[NO_GPU] if missing else [])
+
+
+def run(planned: Planned, typed: Typed, *, results: Path) -> Trials:
+    """Run what is missing, and read all of it.
+
+    Args:
+        planned: what is asked for.
+        typed: how.
+        results: the folder of all sweeps.
+
+    Raises:
+        UsageError: the store cannot be written to.
+        Interrupted: a signal ended it; what had finished is stored.
+    """
+    from optbench.papers import experiments
+    from optbench.store import Store
+
+    there, refused = _run(planned.paper, planned.sweeps, typed) if planned.sweeps else ([], {})
+    missing = [*planned.missing, *(config for place in refused for config in planned.sweeps[place])]
+    store = Store(results, store_name(planned.paper))
     records: dict[str, Record] = {}
     said, written = [], []
     for configs in there:
-        ids = dict.fromkeys(Trial.from_config(config).id for config in configs)
-        own = [record for one in ids if (record := store.read(one)) is not None]
-        records |= {record["id"]: record for record in own}
-        said += _said(configs[0], own)
-        written += _drawn(configs[0], own, store)
+        by_id = {Trial.from_config(config).id: config for config in configs}
+        found = {one: record for one in by_id if (record := store.read(one)) is not None}
+        missing += [config for one, config in by_id.items() if one not in found]
+        records |= found
+        said += experiments.said(configs[0], list(found.values()))
+        written += experiments.drawn(configs[0], list(found.values()), store)
     return Trials(
         records=list(records.values()),
         said=said,
-        reasons=list(dict.fromkeys(reasons)),
+        reasons=list(dict.fromkeys([*planned.reasons, *refused.values()])),
         missing=[{"config": config} for config in missing],
         written=written,
     )
@@ -173,46 +213,3 @@ def _has_gpu() -> bool:
 
 def _sentence(error: UsageError) -> str:
     return " ".join(str(error).split()).rstrip(".")
-
-
-def _said(config: Config, records: Sequence[Record]) -> list[SaidOutcome]:
-    """The claims of the experiment that a config is from."""
-    if not config.get("claims"):
-        return []
-    from optbench import claims as memory_claims
-    from optbench.curve_claims import curve_claims
-    from optbench.curve_claims import table as curve_table
-
-    asked = curve_claims(config["claims"])
-    lines = curve_table(asked, records).to_dict("records")
-    found = [
-        SaidOutcome(
-            id=claim.id, text=claim.text, source=claim.source, measured=line["measured"], verdict=line["verdict"]
-        )
-        for claim, line in zip(asked, lines, strict=True)
-    ]
-    for claim in memory_claims.claims(config["claims"]):
-        own = [record for record in records if record["config"]["optimizer"]["name"] == claim.optimizer]
-        sizes = sorted(filter(None, map(memory_claims.sizes_of, own)), key=lambda size: size.num_parameters)
-        told = [(size, claim.verdict(size)) for size in {size.num_parameters: size for size in sizes}.values()]
-        said_of = [(size, verdict) for size, verdict in told if verdict in ("holds", "does not hold")]
-        verdicts = {verdict for _, verdict in said_of}
-        found.append(
-            SaidOutcome(
-                id=claim.id,
-                text=claim.text,
-                source=claim.source,
-                measured=", ".join(f"{claim.measured(size):.4g} ({size.num_parameters:,})" for size, _ in said_of),
-                verdict=verdicts.pop() if len(verdicts) == 1 else "depends" if verdicts else "not measured",
-            )
-        )
-    return found
-
-
-def _drawn(config: Config, records: Sequence[Record], store: Any) -> list[str]:
-    """The figures of the experiment that a config is from."""
-    if not config.get("figures"):
-        return []
-    from optbench import figures
-
-    return [str(path) for figure in figures.figures(config["figures"]) for path in figures.draw(figure, records, store)]

@@ -8,16 +8,16 @@ import pandas as pd
 
 from optbench.papers import words
 from optbench.papers.outcome import CellOutcome, ClaimOutcome, Outcome, SaidOutcome
-from optbench.papers.paper import Check, Table
+from optbench.papers.paper import Check, Origin, Source, Table
 from optbench.papers.reading import OWN_COLUMN
-from optbench.papers.verdicts import Judgement, Verdict
+from optbench.papers.verdicts import WORST_FIRST, Judgement, Verdict
 from optbench.sheet import Sheet
 from optbench.sheets import Line, sheet
 
 CLAIMS = "claims"
+_AS: Mapping[Origin, str] = {"published": "as published", "theory": "by theory", "ours": "as we measured it before"}
 _ROW = "row"
 _CLAIM_DIGITS = 4
-_ORDER = [Verdict.NOT_REPRODUCED, Verdict.UNDERPOWERED, Verdict.NOT_RUN, Verdict.REPRODUCED]
 _LEGEND = (
     "✓ reproduced: the whole interval lies in what is allowed. ✗ not reproduced: none of it does. "
     f"? underpowered: it has an end on each side. {words.MARKS[Verdict.NOT_RUN]} not run. "
@@ -72,14 +72,25 @@ def _published(outcome: Outcome, table: Table, own: Sequence[CellOutcome]) -> Sh
     return _shaped(
         *(table, own),
         kind="published",
-        title=f"{table.title}, as published",
+        title=f"{table.title}, {_AS[table.origin]}",
         texts=lambda one: words.published_words(one.cell.check, table.digits),
         key=lambda one: _number(one.cell.check.published),
         numbers=lambda one: _of_source(one.cell.check),
         notes=[
-            f"From {source.where.rstrip('.')}, {source.authors} ({source.year}).",
+            _from(table, source),
             "±: standard deviation over the source's seeds." if any(one.cell.check.spread for one in own) else "",
         ],
+    )
+
+
+def _from(table: Table, source: Source) -> str:
+    """Where the figures of a table are from, as a sentence."""
+    if table.where:
+        return f"From {table.where.rstrip('.')}."
+    if table.origin == "published":
+        return f"From {source.where.rstrip('.')}, {source.authors} ({source.year})."
+    return (
+        "These figures follow from theory." if table.origin == "theory" else "These figures are earlier ones of ours."
     )
 
 
@@ -145,7 +156,7 @@ def _cell(one: CellOutcome, digits: int) -> Line:
         words={
             "": words.mark_of(found),
             **place,
-            "published": words.published_words(check, digits),
+            words.ORIGINS[one.table.origin]: words.published_words(check, digits),
             "measured": words.measured_words(found, digits),
             "seeds": _seeds(check, found),
             "allowed": words.allowed_words(check),
@@ -154,7 +165,7 @@ def _cell(one: CellOutcome, digits: int) -> Line:
         keys={
             "": _rank(found),
             **place,
-            "published": _number(check.published),
+            words.ORIGINS[one.table.origin]: _number(check.published),
             "measured": None if found is None else _number(found.mean),
             "seeds": None if found is None else found.num_values,
             "allowed": None if check.band is None else words.allowed_words(check),
@@ -210,7 +221,7 @@ def _said(one: SaidOutcome) -> Line:
     text = {"id": one.id, "says": one.text, "measured": one.measured, "verdict": verdict, "source": one.source}
     return Line(
         words={"": words.MARKS[mark], **text},
-        keys={"": _ORDER.index(mark), **text},
+        keys={"": WORST_FIRST.index(mark), **text},
         numbers={
             **{key: text[key] for key in ("id", "says", "source")},
             "verdict": verdict,
@@ -221,7 +232,7 @@ def _said(one: SaidOutcome) -> Line:
 
 def _rank(found: Judgement | None) -> int | None:
     """By which a column of marks is sorted: what went wrong comes first."""
-    return _ORDER.index(found.verdict) if found and found.verdict else None
+    return WORST_FIRST.index(found.verdict) if found and found.verdict else None
 
 
 def _seeds(check: Check, found: Judgement | None) -> str:

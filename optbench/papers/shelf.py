@@ -28,7 +28,16 @@ def find(name: str, folder: Path | None = None) -> Paper:
     """
     for other, file in _files(folder):
         if other == name:
-            return read(file.read_text(encoding="utf-8"), where=str(file) if folder else f"conf/{PAPER}/{name}.yaml")
+            where = str(file) if folder else f"conf/{PAPER}/{name}.yaml"
+            try:
+                paper = read(file.read_text(encoding="utf-8"), where=where)
+            except UnicodeDecodeError as error:
+                raise UsageError(f"{where}: it is no text in UTF-8 ({error.reason}).") from error
+            if paper.name != name:
+                raise UsageError(
+                    f"{where}: name={paper.name} is another than that of the file; they have to be the same."
+                )
+            return paper
     raise unknown(PAPER, name, names(folder))
 
 

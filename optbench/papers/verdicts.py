@@ -20,6 +20,10 @@ class Verdict(StrEnum):
     NOT_RUN = "not run"
 
 
+# What outweighs what, in a paper and where several are named.
+WORST_FIRST = (Verdict.NOT_REPRODUCED, Verdict.UNDERPOWERED, Verdict.NOT_RUN, Verdict.REPRODUCED)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
     """A mean with its interval, and what that says.
@@ -58,12 +62,14 @@ def judge(values: Sequence[float], band: Band | None, *, is_exact: bool) -> Judg
     if all(_are_equal(value, first) for value in values) and (is_exact or len(values) > 1):
         verdict = None if band is None else _of_point(first, band)
         return Judgement(verdict=verdict, mean=first, low=None, high=None, num_values=len(values))
-    mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
-    if math.isnan(mean):  # some never got there: no mean, but a finding
-        verdict = None if band is None else Verdict.NOT_REPRODUCED
+    if not all(map(math.isfinite, values)):  # some never got there: no mean, but a finding
+        verdict = None if band is None else Verdict.REPRODUCED
+        if band is not None and not all(value in band for value in values):
+            verdict = Verdict.NOT_REPRODUCED
         return Judgement(
             verdict=verdict, mean=math.inf, low=min(values), high=max(values), num_values=len(values), note="not in all"
         )
+    mean = math.fsum(values) / len(values)
     if len(values) == 1:
         verdict = None if band is None else Verdict.UNDERPOWERED
         note = "" if band is None else "a single seed has no spread"
@@ -105,10 +111,7 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict:
     Args:
         verdicts: of all cells that are held against something.
     """
-    for worst in (Verdict.NOT_REPRODUCED, Verdict.UNDERPOWERED, Verdict.NOT_RUN):
-        if worst in verdicts:
-            return worst
-    return Verdict.REPRODUCED if verdicts else Verdict.NOT_RUN
+    return next((verdict for verdict in WORST_FIRST if verdict in verdicts), Verdict.NOT_RUN)
 
 
 def _are_equal(value: float, other: float) -> bool:
@@ -117,4 +120,4 @@ def _are_equal(value: float, other: float) -> bool:
 
 
 def _of_point(value: float, band: Band) -> Verdict:
-    return Verdict.REPRODUCED if band.low <= value <= band.high else Verdict.NOT_REPRODUCED
+    return Verdict.REPRODUCED if value in band else Verdict.NOT_REPRODUCED

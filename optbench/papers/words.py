@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections.abc import Mapping
 
-from optbench.papers.paper import Check
+from optbench.papers.paper import Check, Origin, Source
 from optbench.papers.verdicts import MAX_SEEDS, Judgement, Verdict
 from optbench.pictures.scales import plain
 
@@ -26,6 +27,17 @@ _ALL_DIVERGED = re.compile(r"(\d+) of \1 diverged")
 # In between, numbers are written out.
 _SMALL, _LARGE = 1e-4, 1e9
 _MOST_DECIMALS = 12
+
+
+ORIGINS: Mapping[Origin, str] = {"published": "published", "theory": "by theory", "ours": "by us before"}
+
+
+def cited(source: Source) -> str:
+    """Authors and year; of several sources or many authors the first."""
+    first, _, others = source.authors.partition(";")
+    names = first.replace(" and ", ", ").split(", ")
+    shown = f"{names[0]} et al." if len(names) > 3 else first
+    return f"{shown}{' and others' if others else ''} ({source.year})"
 
 
 def figure_words(value: float | str | None, digits: int) -> str:

@@ -40,8 +40,27 @@ def compute(measure: Measure) -> float:
     """Do the computation that a measure names, with its arguments.
 
     Raises:
+        UsageError: as for `check`; or an optimizer or a package that it needs is not there.
+    """
+    function, arguments = _called(measure)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # for tensors as small as these more only wait for each other
+    try:
+        return function(**arguments)
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def check(measure: Measure) -> None:
+    """Check that there is such a computation, and that it takes these arguments.
+
+    Raises:
         UsageError: there is none of that name, or an argument is unknown, missing or of the wrong type.
     """
+    _called(measure)
+
+
+def _called(measure: Measure) -> tuple[Callable[..., float], dict[str, Any]]:
     name = measure.compute or ""
     if name not in COMPUTATIONS:
         raise unknown("computation", name, COMPUTATIONS)
@@ -53,16 +72,10 @@ def compute(measure: Measure) -> float:
     for key in hints:
         if key not in measure.arguments:
             raise UsageError(f"compute: {name} needs arguments.{key}.\nIt takes: {', '.join(hints)}.")
-    arguments = {
+    return function, {
         key: _argument(value, hints[key], where=f"compute: {name}: arguments.{key}")
         for key, value in measure.arguments.items()
     }
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # for tensors as small as these more only wait for each other
-    try:
-        return function(**arguments)
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def _argument(value: Any, hint: Any, *, where: str) -> Any:
