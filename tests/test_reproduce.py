@@ -116,7 +116,10 @@ def test_a_single_seed_is_underpowered_and_the_message_says_what_to_do(
     record = reproduce(lab, "seed=0", code=13)
     assert cell(record, "momentum")["verdict"] == "underpowered"
     assert cell(record, "momentum")["more_seeds"] == 2
-    assert "2 more seeds" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "2 more seeds" in page
+    assert "This is not the paper's question: seed=0." in page
+    assert not (lab / "results" / "paper_small" / "reproduction.json").exists()  # whose place this does not take
 
 
 def test_a_quick_run_takes_the_declared_subset_and_says_so(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +170,9 @@ def test_one_sweep_that_cannot_be_run_leaves_the_others(lab: Path, monkeypatch: 
         (["small", "sweep.name=x"], "a reproduction sets sweep by itself"),
         (["small", "--rerun", "faild"], "Did you mean 'failed'?"),
         ([], "which paper?"),
+        (["deepobs_fmnist_2c2d", "--quick"], "declares no quick subset"),
+        (["identities", "optimizer.lr=0.1"], "is computed, without trials"),
+        (["quadratics", "small", "optimizer.lrr=1"], "Did you mean 'optimizer.lr'?"),
     ],
 )
 def test_a_mistake_stops_before_anything_is_trained(
@@ -187,6 +193,28 @@ def test_a_target_of_a_foreign_file_is_refused_until_it_is_allowed(
     record = reproduce(lab, code=12)
     assert cell(record, "momentum")["verdict"] == "not run"
     assert "allow=" in capsys.readouterr().out
+
+
+def test_a_computation_that_there_is_not_stops_before_anything_is_trained(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim = (
+        "  - {id: C18, text: same, source: us, compute: path_diference, arguments: {}, value: 0.0, tolerance: 0.0}\n"
+    )
+    (lab / "conf" / "paper" / "small.yaml").write_text(PAPER + claim)
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", "small", "--config-dir", str(lab / "conf"), f"results={lab / 'results'}"])
+    assert ended.value.code == 2
+    assert "Did you mean 'path_difference'?" in capsys.readouterr().err
+    assert not (lab / "results").exists()
+
+
+def test_results_that_are_a_file_are_named(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (lab / "results").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", "adam_identities", f"results={lab / 'results'}"])
+    assert ended.value.code == 2
+    assert "cannot be written to" in capsys.readouterr().err
 
 
 def test_the_list_of_papers_names_all(capsys: pytest.CaptureFixture[str]) -> None:
