@@ -42,6 +42,13 @@ NEED_DATA = {"task=mnist_mlp", "task=lora_mlp", "task=vit", "task=cnn"}
 
 
 @pytest.fixture
+def _nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data that an earlier test has loaded are not there without their files."""
+    monkeypatch.setattr("optbench.building._loaded_data", {})
+    monkeypatch.setattr("optbench.run._checked", set())
+
+
+@pytest.fixture
 def lab(tmp_path: Path) -> Path:
     """A folder of configs with that paper, and with optimizers that are wrong."""
     (tmp_path / "conf" / "paper").mkdir(parents=True)
@@ -131,6 +138,7 @@ def test_a_quick_run_takes_the_declared_subset_and_says_so(lab: Path, capsys: py
     assert "left out by --quick" in page
 
 
+@pytest.mark.usefixtures("_nothing_loaded")
 def test_what_needs_a_gpu_or_data_that_are_not_there_is_not_run_and_says_why(
     lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +159,7 @@ def test_what_needs_a_gpu_or_data_that_are_not_there_is_not_run_and_says_why(
     assert record["num_trials"] == 0
 
 
+@pytest.mark.usefixtures("_nothing_loaded")
 def test_one_sweep_that_cannot_be_run_leaves_the_others(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTBENCH_DATA", str(lab))
     text = PAPER.replace(

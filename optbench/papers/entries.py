@@ -12,7 +12,7 @@ from optbench.parsing import parse_list, parse_mapping, parse_value
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
-class Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):
     """PyYAML's, which would take the last of two equal keys without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -21,6 +21,19 @@ class Loader(yaml.SafeLoader):
         if doubled := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.constructor.ConstructorError(None, None, f"{doubled!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep=deep)
+
+
+def parsed(text: str) -> Any:
+    """What a YAML file holds; plain data alone.
+
+    Raises:
+        YAMLError: it is no YAML, or gives a key twice.
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def as_name(value: Any) -> str:

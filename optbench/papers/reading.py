@@ -13,7 +13,7 @@ import yaml
 
 from optbench.errors import UsageError, unknown
 from optbench.papers.checks import CHECK, MEASURE, check_of, joined
-from optbench.papers.entries import Loader, as_text, as_texts, as_word, by_name, check_keys, check_unique
+from optbench.papers.entries import as_text, as_texts, as_word, by_name, check_keys, check_unique, parsed
 from optbench.papers.paper import Cell, Claim, Figure, Need, Origin, Paper, PaperSweep, Source, Table
 from optbench.parsing import parse, parse_list, parse_mapping, parse_value
 
@@ -41,7 +41,7 @@ def read(text: str, *, where: str) -> Paper:
         UsageError: it is no YAML, or a key is unknown, missing or of the wrong type; names it by its full path.
     """
     try:
-        content = yaml.load(text, Loader=Loader)
+        content = parsed(text)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: no valid YAML: {error}") from error
     given = {**dict.fromkeys(("gaps", "claims", "figures", "sweeps")), **parse_mapping(content, where=where)}
