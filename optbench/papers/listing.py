@@ -37,9 +37,9 @@ def page() -> str:
         [
             "# Papers\n",
             "`optbench reproduce <paper>` runs one, and holds its tables against ours: [reproduce.md](reproduce.md). "
-            "This page is `optbench list papers --markdown`. *Cells* are those that are judged. Minutes "
-            "were measured: by the clock where the whole was run on two idle cores, else as processor time over two; those of "
-            "a quick subset are in brackets.\n",
+            "This page is `optbench list papers --markdown`. *Cells* are those that are judged. Minutes were measured: "
+            "by the clock where the whole was run on two idle cores, else as processor time over two; those of a quick "
+            "subset are in brackets.\n",
             markdown_table(pd.DataFrame(lines)).replace("]\\(", "]("),
             "",
         ]
