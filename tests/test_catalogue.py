@@ -7,6 +7,7 @@ import pytest
 from optbench.catalogue import Entry, entries
 from optbench.cli import main
 from optbench.pages import optimizers_page
+from optbench.papers.claims import listed as listed_claims
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -26,6 +27,12 @@ def test_the_page_of_optimizers_is_what_the_files_say() -> None:
 def test_the_page_of_papers_is_what_the_files_say(capsys: pytest.CaptureFixture[str]) -> None:
     stored = (DOCS / "papers.md").read_text()
     assert stored == listed(capsys, "papers", "--markdown"), "stale: make docs"
+
+
+def test_the_page_of_claims_has_each_with_the_command_that_measures_it(tmp_path: Path) -> None:
+    lines = {line.split("|")[1].strip(): line for line in (DOCS / "claims.md").read_text().splitlines() if "|" in line}
+    for claim in listed_claims(tmp_path):
+        assert claim.command in lines[claim.id], f"{claim.id}: optbench claims --markdown > docs/claims.md"
 
 
 def test_the_page_has_a_row_for_every_optimizer_and_preset() -> None:

@@ -19,12 +19,6 @@ def state_likeness(*, optimizer: str, changes: Mapping[str, Any], first: str, se
     return float(torch.nn.functional.cosine_similarity(last.state(first), last.state(second), dim=0))
 
 
-def least_state(*, optimizer: str, changes: Mapping[str, Any], state: str) -> float:
-    """The smallest entry of a state after 20 recorded steps; that of an average of squares is not below 0."""
-    *_, last = steps_on_tape(optimizer, changes, num_steps=NUM_STEPS)
-    return float(last.state(state).min())
-
-
 def estimate_difference(*, optimizer: str, changes: Mapping[str, Any], factor: float) -> float:
     """How far its d is from the paper's max(d, r / |s|_1) after 20 recorded steps, relative to it.
 

@@ -26,17 +26,6 @@ def rectified_from(*, optimizer: str, beta2: float, num_steps: int) -> float:
     return next((float(t) for t, length in found if not math.isclose(length, 1.0)), math.inf)
 
 
-def rectified_from_by_formula(*, beta2: float, bound: float) -> float:
-    """The first step at which rho_t, the length of the average of squares, is above a bound."""
-    limit = 2.0 / (1.0 - beta2) - 1.0
-    if limit <= bound:
-        return math.inf
-    t = 1
-    while limit - 2.0 * t * beta2**t / (1.0 - beta2**t) <= bound:
-        t += 1
-    return float(t)
-
-
 def rate_variance(*, optimizer: str, beta2: float, t: int, num_paths: int) -> float:
     """The variance of the rate of step t, over paths of gradients from N(0, 1), at rate 1 and without momentum.
 
