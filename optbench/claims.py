@@ -57,6 +57,16 @@ def sizes_of(record: Mapping[str, Any]) -> TrialSizes | None:
     )
 
 
+def figure_of(sizes: Sizes, figure: str) -> float:
+    """One of `FIGURES`, all of which are in parts of the parameters."""
+    counted = {
+        "state_over_parameters": sizes.state_bytes,
+        "parameters_and_state": sizes.parameter_bytes + sizes.state_bytes,
+        "parameters_state_and_gradients": sizes.parameter_bytes + sizes.state_bytes + sizes.gradient_bytes,
+    }
+    return counted[figure] / sizes.parameter_bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A figure that somebody gives.
@@ -83,12 +93,7 @@ class Claim:
 
     def measured(self, sizes: Sizes) -> float:
         """The same figure of a step."""
-        counted = {
-            "state_over_parameters": sizes.state_bytes,
-            "parameters_and_state": sizes.parameter_bytes + sizes.state_bytes,
-            "parameters_state_and_gradients": sizes.parameter_bytes + sizes.state_bytes + sizes.gradient_bytes,
-        }
-        return counted[self.figure] / sizes.parameter_bytes
+        return figure_of(sizes, self.figure)
 
     def verdict(self, sizes: Sizes) -> str:
         """Whether the measurement is within the tolerance, where the claim is about such a model at all."""

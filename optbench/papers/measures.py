@@ -9,19 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from optbench.claims import FIGURES, figure_of, sizes_of
 from optbench.curve_claims import SUCCESSES, Record, column, grouped, matching
 from optbench.measurement import Status
 from optbench.papers.paper import Measure, Reduction
 
 _Points = Sequence[tuple[Any, float]]
 MIN_POINTS = 3  # along and across a valley, or its exponent would be that of the grid
-# What is computed of a summary.
-DERIVED: Mapping[str, Callable[[Mapping[str, float]], float]] = {
-    "state_over_parameters": lambda sizes: sizes["state_bytes"] / sizes["parameter_bytes"],
-    "parameters_and_state": lambda sizes: 1.0 + sizes["state_bytes"] / sizes["parameter_bytes"],
-    # The gradient of a parameter is as large as it is.
-    "parameters_state_and_gradients": lambda sizes: 2.0 + sizes["state_bytes"] / sizes["parameter_bytes"],
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +128,9 @@ def value_of(measure: Measure, record: Record) -> float:
     """The figure of one trial; NaN where it has none."""
     name = measure.figure or ""
     summary, curve = record["summary"], record["curve"]
-    if name in DERIVED:
-        known = summary.get("parameter_bytes") and summary.get("state_bytes") is not None
-        return DERIVED[name](summary) if known else math.nan
+    if name in FIGURES:
+        sizes = sizes_of(record)
+        return math.nan if sizes is None else figure_of(sizes, name)
     if name in ("steps_to_target", "seconds_to_target"):
         value = summary.get(name)
         return float(value) if value is not None else math.inf if record["status"] in SUCCESSES else math.nan

@@ -77,7 +77,7 @@ class Measure:
 
     Attributes:
         where: keys of the config with the values that they have in its trials; a list allows any of its values.
-        figure: a column of the curve, a figure of the summary, or one of `measures.DERIVED`.
+        figure: a column of the curve, a figure of the summary, or one of `claims.FIGURES`.
         at: which value of a curve: the last, first, smallest, largest or mean one, or that after so many steps.
         steps: the first and the last step that count; None counts all.
         reduction: over trials that differ in a key; None where each seed has one trial.

@@ -16,7 +16,7 @@ from optbench.papers.outcome import Outcome, outcome
 from optbench.papers.paper import Measure, Paper
 from optbench.papers.publication import answers, publish
 from optbench.papers.running import Compose, Planned, Trials, Typed
-from optbench.papers.sheets import sheets
+from optbench.papers.sheets import CLAIMS, machines, sheets
 from optbench.papers.verdicts import WORST_FIRST, Judgement, Verdict
 from optbench.papers.words import claim_verdict, figure_words, said_verdict
 from optbench.parsing import finite
@@ -111,7 +111,7 @@ def _compute(measure: Measure) -> float:
 
 def _show(came_out: Outcome, page: Console) -> None:
     for sheet in sheets(came_out):
-        if sheet.name.endswith("_cells") or sheet.name == "claims":
+        if sheet.name.endswith("_cells") or sheet.name == CLAIMS:
             page.print(rich_table(sheet.words, title=sheet.title))
     colour = _COLOURS.get(came_out.verdict, "yellow")
     for sentence in answers(came_out):
@@ -163,13 +163,4 @@ def _measured(found: Judgement | None) -> str:
 
 def _facts(records: Sequence[Record]) -> list[str]:
     """On what it was measured: short facts."""
-    environments = [record["environment"] for record in records]
-    found = [f"{len(records)} trials"] if records else ["computed, without trials"]
-    for key in ("device", "torch"):
-        found += dict.fromkeys(_word(environment, key) for environment in environments)
-    return [fact for fact in found if fact]
-
-
-def _word(environment: Mapping[str, Any], key: str) -> str:
-    value = environment.get(key) or environment.get("packages", {}).get(key)
-    return f"torch {value}" if value and key == "torch" else str(value or "")
+    return [f"{len(records)} trials" if records else "computed, without trials", *machines(records)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from optbench.curve_claims import Record
 from optbench.papers import words
 from optbench.papers.outcome import CellOutcome, ClaimOutcome, Outcome, SaidOutcome
 from optbench.papers.paper import Check, Origin, Source, Table
@@ -57,14 +58,16 @@ def label(cell: CellOutcome, between: str = " · ") -> str:
 
 def measured_on(outcome: Outcome) -> str:
     """On what the trials ran, as a sentence; empty where there are none that say so."""
-    environments = [record.get("environment") or {} for record in outcome.records]
-    devices = sorted({str(one["device"]) for one in environments if one.get("device")})
-    versions = sorted(
-        {str(one["packages"]["torch"]) for one in environments if (one.get("packages") or {}).get("torch")}
-    )
-    parts = [", ".join(devices), f"torch {', '.join(versions)}" if versions else ""]
-    known = ", ".join(filter(None, parts))
+    known = ", ".join(machines(outcome.records))
     return f"Measured on {known}." if known else ""
+
+
+def machines(records: Sequence[Record]) -> list[str]:
+    """The devices that trials ran on, and with which torch, as far as they say so."""
+    environments = [record.get("environment") or {} for record in records]
+    devices = {str(one["device"]) for one in environments if one.get("device")}
+    versions = {str(one["packages"]["torch"]) for one in environments if (one.get("packages") or {}).get("torch")}
+    return [*sorted(devices), *(f"torch {version}" for version in sorted(versions))]
 
 
 def _published(outcome: Outcome, table: Table, own: Sequence[CellOutcome]) -> Sheet:
