@@ -13,6 +13,7 @@ from optbench.papers.outcome import CellOutcome, Outcome
 from optbench.papers.paper import Figure
 from optbench.pictures.drawing import Key, Page, Palette, Style, element, frame, new_page, render
 from optbench.pictures.ink import GREY
+from optbench.pictures.lines import draw_crosses
 from optbench.pictures.phrases import CROSS, listed, sentences
 from optbench.pictures.picture import Picture, Series
 from optbench.pictures.scales import Extent, extent
@@ -149,15 +150,7 @@ def _draw(
                 heights = [_ROOM * (row + 0.5) for _, row in own]
                 at = [y.at(1.0 - height if figure.best == "min" else height) for height in heights]
                 ids.append(f"{gid}-failed")
-                axes.plot(
-                    *([place for place, _ in own], at),
-                    color=style.colour,
-                    linestyle="none",
-                    marker="x",
-                    markersize=6.0,
-                    markeredgewidth=1.6,
-                    gid=ids[-1],
-                )
+                draw_crosses(axes, [place for place, _ in own], at, colour=style.colour, gid=ids[-1])
             points = line.measured or line.published
             series.append(Series(label=line.row, colour=style.colour, elements=ids, points=[points]))
         if PUBLISHED in keys:

@@ -1,5 +1,6 @@
 """How the mean of curves is drawn."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optbench.pictures.averages import Average
@@ -8,6 +9,11 @@ from optbench.pictures.scales import Extent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+def draw_crosses(axes: "Axes", x: Sequence[float], y: Sequence[float], *, colour: str, gid: str) -> None:
+    """Mark settings of which trials failed."""
+    axes.plot(*(x, y), color=colour, linestyle="none", marker="x", markersize=6.0, markeredgewidth=1.6, gid=gid)
 
 
 def mean_line(

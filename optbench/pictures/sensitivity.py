@@ -10,6 +10,7 @@ import pandas as pd
 from optbench.contest import Contender, Contest
 from optbench.pictures.choices import best_by, estimate_of, from_worse_edge, shown, told
 from optbench.pictures.drawing import Key, Palette, Style, element, frame, new_page, render, shown_name
+from optbench.pictures.lines import draw_crosses
 from optbench.pictures.phrases import CROSS, INTERVAL, cut, failed, listed, seeds, sentences
 from optbench.pictures.picture import Panel, Picture, Series
 from optbench.pictures.scales import Extent, extent
@@ -138,15 +139,7 @@ def _line(
         axes.vlines(rates, lows, highs, color=style.colour, linewidth=1.0, alpha=0.8, gid=ids[-1])
     if crosses:
         ids.append(f"{gid}-failed")
-        axes.plot(
-            *(list(crosses), list(crosses.values())),
-            color=style.colour,
-            linestyle="none",
-            marker="x",
-            markersize=6.0,
-            markeredgewidth=1.6,
-            gid=ids[-1],
-        )
+        draw_crosses(axes, list(crosses), list(crosses.values()), colour=style.colour, gid=ids[-1])
     return ids, points
 
 
