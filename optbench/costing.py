@@ -7,11 +7,12 @@ from typing import Any
 from rich.markup import escape
 
 from optbench import machine
+from optbench.asking import StoppedError
 from optbench.console import console, warn
 from optbench.cost import Cost
 from optbench.costs import Costs, cost_id
 from optbench.errors import Interrupted, UsageError
-from optbench.probing import Config, Probes, StoppedError
+from optbench.probing import Config, Probes
 from optbench.secrets import Checker, check_config
 from optbench.trial import Trial
 

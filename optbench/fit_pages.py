@@ -8,12 +8,13 @@ import pandas as pd
 from rich.markup import escape
 
 from optbench import cost_cells, machine
+from optbench.asking import StoppedError
 from optbench.console import console, warn
 from optbench.cost import Cost, Memory
 from optbench.costing import checked
 from optbench.costs import cost_id, kept_below, memory_from_json
 from optbench.errors import Interrupted, UsageError
-from optbench.probing import Probes, StoppedError
+from optbench.probing import Probes
 from optbench.terminal import rich_table
 from optbench.units import GIB, in_bytes
 

@@ -9,11 +9,12 @@ from typing import Any
 import psutil
 import pytest
 
+from optbench.asking import StoppedError
 from optbench.cli import main
 from optbench.cost import Cost, Phase
 from optbench.costs import Costs
 from optbench.errors import UsageError
-from optbench.probing import Probes, StoppedError, reference
+from optbench.probing import Probes, reference
 from optbench.store import Store
 from tests.handmade import config
 
