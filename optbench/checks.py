@@ -1,5 +1,6 @@
 """What is looked at before anything trains, so that a mistake in the last trial shows before the first one starts."""
 
+import logging
 from collections.abc import Sequence
 
 from optbench import advice, allowlist, components
@@ -10,6 +11,8 @@ from optbench.trial import Trial
 
 # What the checks look at. Equal parts of the trials of a sweep are one object, of which one is looked at.
 CHECKED = ("task", "data", "model", "optimizer", "param_groups", "lr_scaling", "schedule", "hardware")
+
+_notes = logging.getLogger("optbench")
 
 
 def check_all(trials: Sequence[Trial], context: Context, *, is_here: bool = True) -> list[str]:
@@ -33,7 +36,8 @@ def check_all(trials: Sequence[Trial], context: Context, *, is_here: bool = True
     distinct = list({tuple(id(getattr(trial, name)) for name in CHECKED): trial for trial in trials}.values())
     for trial in distinct:
         check(trial, is_here=is_here)
-    build_logger(context)
+    if remark := getattr(build_logger(context), "remark", ""):
+        _notes.info(remark)
     return list(dict.fromkeys(sentence for trial in distinct for sentence in advice.against(trial)))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -10,10 +11,14 @@ from optbench import filters, terminal
 from optbench.analysis import Analysis, analyse
 from optbench.console import console, warn
 from optbench.errors import UsageError
+from optbench.failures import FAILED
 from optbench.gathering import Gathered, gather
-from optbench.publication import publish
+from optbench.publication import Publication, publish
 from optbench.report import report
 from optbench.sheets import best
+
+if TYPE_CHECKING:
+    from optbench.tracking import Tracked
 
 FOLDER = "report"
 MAX_NOTES = 12
@@ -33,7 +38,14 @@ def split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     return folders or [Path("results")], lines
 
 
-def make_report(words: Sequence[str], *, everything: bool, out: Path | None, svg: Path | None) -> None:
+def make_report(
+    words: Sequence[str],
+    *,
+    everything: bool,
+    out: Path | None,
+    svg: Path | None,
+    tracked: "Tracked | None" = None,
+) -> None:
     """Print and write a report.
 
     Args:
@@ -41,6 +53,7 @@ def make_report(words: Sequence[str], *, everything: bool, out: Path | None, svg
         everything: every stored trial, not those of the last command of each sweep alone.
         out: where to write; None is `report` in the folder named first.
         svg: a file for a picture of the tables that are printed.
+        tracked: where the tables and the page are tracked, too.
 
     Raises:
         UsageError: there is nothing to report, or the folder cannot be written to.
@@ -78,6 +91,36 @@ def make_report(words: Sequence[str], *, everything: bool, out: Path | None, svg
         stdout.print(escape(line), soft_wrap=True)
     stdout.print(
         f"[bold]{escape(str(written.page))}[/] [dim]and {written.num_files - 1} files beside it[/]", soft_wrap=True
+    )
+    if tracked is not None:
+        _track(analysis, written, tracked=tracked, lines=lines)
+
+
+def _track(analysis: Analysis, written: Publication, *, tracked: "Tracked", lines: Sequence[str]) -> None:
+    """Send what was written to where it is tracked."""
+    from optbench import tracking
+
+    gathered = analysis.gathered
+    sweeps = [store.sweep for store in gathered.stores]
+    what = " ".join(["report", *sweeps, *lines])
+    tracking.publish(
+        tracking.Publication(
+            name=what,
+            kind="report",
+            group=sweeps[0] if len(sweeps) == 1 else None,
+            config={"sweeps": sweeps, "filters": list(lines)},
+            figures={
+                "trials": len(gathered.index),
+                "failed": int(gathered.index["status"].isin(FAILED).sum()),
+                "tasks": len(analysis.contests),
+            },
+            sheets=analysis.all_sheets(),
+            files=[written.page],
+            succeeded=True,
+            folder=written.page.parent,
+        ),
+        tracked.logger,
+        allowed=tracked.allowed,
     )
 
 

@@ -410,6 +410,8 @@ def test_nothing_that_a_sweep_writes_or_prints_holds_a_secret_of_the_environment
     assert "canary" not in done.stdout + done.stderr
     assert len(list(work.glob("results/default/trials/*.json"))) == 3
     assert len(list(work.glob("wandb/offline-run-*"))) == 3
+    # Neither code, patches, packages nor what was printed, each of which wandb would keep by itself.
+    assert [path for path in work.glob("wandb/offline-run-*/files/**/*") if path.is_file()] == []
     assert "a fault of its own" in "".join(path.read_text() for path in work.glob("results/default/trials/*.json"))
     assert leaks(tmp_path) == []
 

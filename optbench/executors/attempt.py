@@ -97,7 +97,7 @@ def _run(
     trial = job.trial
     found = {**environment(resolve_device(trial.hardware)), "trials_at_a_time": job.at_a_time}
     report(Started(trial_id=trial.id, environment=found))
-    tracked.start(trial, sweep=store.sweep)
+    tracked.start(trial, folder=store.folder, environment=found)
     checkpoints = Checkpoints(store.folder, trial, every_seconds=context.checkpoint_seconds)
 
     def measured(measurement: Measurement) -> None:
@@ -115,7 +115,7 @@ def _run(
     store.publish(trial, result, replaces=job.replaces)
     if result.status is not Status.PREEMPTED:
         checkpoints.delete()
-    tracked.finish(result.summary, succeeded=result.status.succeeded)
+    tracked.finish(result)
     return _finished(trial, result.status, {"summary": result.summary, "timing": result.timing})
 
 
