@@ -24,6 +24,8 @@ GROUPS = (
 )
 # What `optbench reproduce` takes: no group that a config is composed of.
 PAPER = "paper"
+# The same of `optbench regress`.
+SUITE = "nightly"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The command line: `run`, `sweep`, `plan`, `cost`, `fit`, `status`, `parity`, `reproduce`, `claims`, `report`, `list`.
+"""The command line: `run`, `sweep`, `plan`, `cost`, `fit`, and the verbs of `optbench.verbs`.
 
 The first five take overrides in Hydra's grammar and Hydra's own options (`--cfg job`, `--config-dir`, `--help`, tab
 completion); without a verb the command is a plain Hydra application, so `optbench -m key=value,value` is a sweep too.
@@ -52,6 +52,8 @@ def _dispatch(arguments: list[str]) -> int:
         "parity": _verb("parity"),
         "reproduce": _verb("reproduce"),
         "claims": _verb("claims"),
+        "regress": _verb("regress"),
+        "baseline": _verb("baseline"),
         "report": _verb("report"),
         "list": _verb("list"),
     }

@@ -65,7 +65,7 @@ class Stepper:
         if hardware is not None:
             check_step(capabilities, hardware)
             if hardware.compile_step:
-                _rates_as_tensors(optimizer)
+                rates_as_tensors(optimizer)
                 self._step = torch.compile(optimizer.step)
 
     def __call__(self, batch: Any, *, watched: bool = False) -> Tensor:
@@ -217,7 +217,7 @@ def check_step(capabilities: Set[Capability], hardware: Hardware) -> None:
             )
 
 
-def _rates_as_tensors(optimizer: torch.optim.Optimizer) -> None:
+def rates_as_tensors(optimizer: torch.optim.Optimizer) -> None:
     """Make each rate a tensor, of 64 bits, so that it is the same number.
 
     A number would be part of the code: another one has it compiled anew, or, by torch 2.13 for processors, goes on with

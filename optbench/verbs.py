@@ -1,4 +1,4 @@
-"""The verbs that are no Hydra application: `status`, `parity`, `reproduce`, `claims`, `report`, `list`."""
+"""The verbs that are no Hydra application: `status`, `parity`, `reproduce`, `claims`, `report`, `list` and others."""
 
 import argparse
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from optbench.cli import EXIT_FAILED_TRIALS
 from optbench.errors import UsageError, unknown
+from optbench.regress.verbs import baseline_verb, regress_verb
 
 
 def parity_verb(arguments: list[str]) -> int:
@@ -131,11 +132,16 @@ def report_verb(arguments: list[str]) -> int:
     """Print tables, and write a page of what is stored."""
     parser = argparse.ArgumentParser(
         prog="optbench report",
-        description="From the store alone: print the tables, and write a page, tables and pictures.",
-        epilog="optbench report results optimizer=lion,adamw task=digits_mlp optimizer.lr=0.001",
+        description="From the store alone: print the tables, and write a page, tables and pictures. With logger=wandb, "
+        "tensorboard or csv, and logger.key=value, they are tracked there too.",
+        epilog="optbench report results optimizer=lion,adamw task=digits_mlp optimizer.lr=0.001; "
+        "optbench report logger=wandb logger.mode=offline",
     )
     parser.add_argument(
-        "folder", nargs="*", help="results folders, or sweeps in one (default: results); key=value,value filters trials"
+        "folder",
+        nargs="*",
+        help="results folders, or sweeps in one (default: results); key=value,value filters trials; logger=NAME and "
+        "logger.key=value, as for `optbench sweep`, say where the tables and the page are tracked",
     )
     parser.add_argument("--all", action="store_true", help="every stored trial, not those of the last command alone")
     parser.add_argument(
@@ -144,9 +150,12 @@ def report_verb(arguments: list[str]) -> int:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="also write a picture of the tables")
     parsed = parser.parse_args(arguments)
 
+    from optbench import destination
     from optbench.reporting import make_report
 
-    make_report(parsed.folder, everything=parsed.all, out=parsed.out, svg=parsed.svg)
+    words, tracking = destination.split(parsed.folder)
+    tracked = destination.tracked(tracking) if tracking else None
+    make_report(words, everything=parsed.all, out=parsed.out, svg=parsed.svg, tracked=tracked)
     return 0
 
 
@@ -170,11 +179,11 @@ def status_verb(arguments: list[str]) -> int:
 
 def list_verb(arguments: list[str]) -> int:
     """Show what can be chosen."""
-    from optbench.catalogue import GROUPS, PAPER, entries
+    from optbench.catalogue import GROUPS, PAPER, SUITE, entries
     from optbench.console import show_choices, show_optimizers
     from optbench.pages import optimizers_page
 
-    listed = (*GROUPS, PAPER)
+    listed = (*GROUPS, PAPER, SUITE)
 
     parser = argparse.ArgumentParser(prog="optbench list", description="What can be chosen, a line each.")
     parser.add_argument("group", nargs="?", help=f"one of: {', '.join(listed)} (default: all)")
@@ -210,4 +219,6 @@ VERBS: Mapping[str, Callable[[list[str]], int]] = {
     "claims": claims_verb,
     "report": report_verb,
     "list": list_verb,
+    "regress": regress_verb,
+    "baseline": baseline_verb,
 }

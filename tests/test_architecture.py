@@ -44,6 +44,8 @@ ANALYSIS = [
     "optbench.publication",
     "optbench.reporting",
     "optbench.loaded",
+    *(f"optbench.regress.{name}" for name in ("words", "junit", "summary", "change_points", "history", "page")),
+    *(f"optbench.regress.{name}" for name in ("judging", "baselines", "gate", "measuring", "showing", "verbs")),
 ]
 # What tasks may know.
 OF_TASKS = {f"optbench.{name}" for name in ("captions", "data", "errors", "imports", "parsing", "seeding", "text")}

@@ -1,0 +1,67 @@
+"""From the readings of two sides to a finding for each metric: bytes and counts exactly, others by their own rules."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from optbench.regress.findings import Answer, Finding
+from optbench.regress.losses import bits, losses
+from optbench.regress.presence import presence
+from optbench.regress.readings import Readings
+from optbench.regress.rounds import Round, times
+
+FIGURES: Mapping[str, str] = {
+    "state_bytes": "state bytes",
+    "num_operations": "dispatched operations",
+    "peak_bytes": "predicted peak bytes",
+}
+
+
+def judge(old: Readings | None, new: Readings, *, rounds: Mapping[str, Sequence[Round]]) -> list[Finding]:
+    """A finding for each metric of either side.
+
+    Args:
+        old: the baseline; None where there is none, and all is new.
+        new: of this side.
+        rounds: of the times, by subject.
+    """
+    before = old or Readings()
+    return [
+        *exact(before, new),
+        *bits(before, new),
+        *losses(before, new),
+        *times(before, new, rounds=rounds),
+    ]
+
+
+def exact(old: Readings, new: Readings) -> Iterator[Finding]:
+    """Bytes and counts: more is worse, less is another number and no worse."""
+    for subject in dict.fromkeys([*new.exact, *old.exact]):
+        before, now = old.exact.get(subject, {}), new.exact.get(subject, {})
+        for name in dict.fromkeys([*FIGURES, *now, *before]):
+            if name in before or name in now:
+                yield _exact_finding(subject, name, old=old, new=new)
+
+
+def _exact_finding(subject: str, name: str, *, old: Readings, new: Readings) -> Finding:
+    before, now = _number(old.exact, subject, name), _number(new.exact, subject, name)
+    answer, note = presence(subject, before, now, old=old, new=new)
+    if answer is None:
+        assert before is not None
+        assert now is not None
+        difference = now - before
+        answer = Answer.FAIL if difference > 0 else Answer.CHANGED if difference < 0 else Answer.PASS
+        note = f"changed by {difference:+,}" if difference else ""
+    return Finding(
+        kind="exact",
+        subject=subject,
+        figure=FIGURES.get(name, name.replace("_", " ")),
+        answer=answer,
+        old=before,
+        new=now,
+        ratio=now / before if before and now is not None else None,
+        note=note,
+    )
+
+
+def _number(figures: Mapping[str, Mapping[str, int]], subject: str, name: str) -> int | None:
+    found = figures.get(subject, {}).get(name)
+    return found if type(found) is int else None  # whatever else it is, it is no count

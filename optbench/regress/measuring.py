@@ -1,0 +1,268 @@
+"""What is asked of a side: its trials' final losses, exact figures of its steps, and their times."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optbench.asking import Process
+from optbench.errors import UsageError
+from optbench.executors.devices import thread_variables
+from optbench.regress import benchmarks
+from optbench.regress.readings import Final, Readings, Sample
+from optbench.regress.sides import Side
+from optbench.regress.suite import Suite
+from optbench.regress.sweeping import sweep
+from optbench.regress.talking import Taken, Talk, spread
+
+INSTRUMENT = Path(__file__).with_name("instrument.py")
+MAX_SECONDS = 3600.0
+# Of a subject in a process: they are spread over its life, so that a slow spell of the machine does not meet them all.
+NUM_BLOCKS = 8
+# In this order, where a task has several.
+LOSSES = ("test_loss", "train_loss")
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A suite, composed by this side: the same subjects as the other one's, unless its configs are others.
+
+    Attributes:
+        suite: which.
+        trials: the configs of each of its sweeps.
+        steps: the configs of each of its steps.
+        folder: of more configs; None is none.
+    """
+
+    suite: Suite
+    trials: Mapping[str, Sequence[Config]]
+    steps: Mapping[str, Sequence[Config]]
+    folder: Path | None
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """A digest of what each subject is, by its overrides."""
+        found: dict[str, str] = {}
+        for name, configs in self.trials.items():
+            found |= {trial_subject(name, config): _digest(self.suite.trials[name]) for config in configs}
+        for name, configs in self.steps.items():
+            found |= {step_subject(config): _digest(self.suite.steps[name]) for config in configs}
+        return found
+
+    @property
+    def num_threads(self) -> int:
+        """The most that a step asks for."""
+        return max(
+            (config["hardware"]["num_threads"] for configs in self.steps.values() for config in configs), default=1
+        )
+
+    def check(self) -> None:
+        """Refuse what would make one metric of two.
+
+        Raises:
+            UsageError: two steps, or two trials with the same seed, have the same name.
+        """
+        steps = [step_subject(config) for configs in self.steps.values() for config in configs]
+        trials = [
+            f"{trial_subject(name, config)} with seed {config['seed']}"
+            for name, configs in self.trials.items()
+            for config in configs
+        ]
+        for kind, subjects in (("steps", steps), ("trials", trials)):
+            for subject in subjects:
+                if subjects.count(subject) > 1:
+                    raise UsageError(
+                        f"suite {self.suite.name}: {kind} ask for {subject!r} more than once. An optimizer may be in "
+                        f"several of {kind} only where its hardware.implementation, compile_step or precision differ, "
+                        "or where the entries have other names."
+                    )
+
+
+def compose(suite: Suite, composed: Callable[[Sequence[str]], Iterable[Config]], *, folder: Path | None) -> Plan:
+    """Compose a suite, so that a mistake shows before anything is measured.
+
+    Args:
+        suite: which.
+        composed: configs from overrides.
+        folder: of more configs.
+
+    Raises:
+        UsageError: an override is wrong, or two subjects have the same name.
+    """
+    plan = Plan(
+        suite=suite,
+        trials={name: list(composed([*lines, "sweep=once"])) for name, lines in suite.trials.items()},
+        steps={name: list(composed([*lines, "sweep=once"])) for name, lines in suite.steps.items()},
+        folder=folder,
+    )
+    plan.check()
+    return plan
+
+
+def step_subject(config: Config) -> str:
+    """As the instrument names it: the optimizer, and how its step is computed where that is asked for."""
+    hardware = config["hardware"]
+    words = [
+        config["optimizer"]["name"],
+        hardware.get("implementation"),
+        "compiled" if hardware.get("compile_step") else None,
+        None if hardware.get("precision", "fp32") == "fp32" else hardware["precision"],
+    ]
+    return " ".join(word for word in words if word)
+
+
+def trial_subject(name: str, config: Config) -> str:
+    """The sweep's name and the optimizer's."""
+    return f"{name} {config['optimizer']['name']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """Asks sides, one question after another.
+
+    Args:
+        plan: what is asked.
+        work: a folder for sweeps and compiled code, emptied before.
+        tracked: overrides of the logger, for the trials of this side.
+        say: what is being done, a line each.
+    """
+
+    plan: Plan
+    work: Path
+    tracked: Sequence[str] = ()
+    say: Callable[[str], None] = field(default=lambda _: None)
+
+    def readings(self, side: Side, *, is_here: bool) -> Readings:
+        """All but times.
+
+        Args:
+            side: which.
+            is_here: whether it is this one, whose trials are tracked.
+
+        Raises:
+            UsageError: the side finds a mistake in what it is asked.
+            Interrupted: a signal came.
+        """
+        finals, found, failures = self._finals(side, is_here=is_here)
+        exact, environment, its_failures = self._exact(side)
+        return Readings(
+            environment=environment or found,
+            asked=self.plan.asked,
+            exact=exact,
+            finals=finals,
+            failures={**failures, **its_failures},
+        )
+
+    def samples(self, sides: Sequence[Side], only: Sequence[str]) -> list[Taken]:
+        """Times of these subjects, of one fresh process for each side.
+
+        The processes are there at the same time, and take blocks of steps in turn, one subject after another and then
+        from the first again, so that each meets the machine as the others do.
+
+        Args:
+            sides: in the order in which they begin; every other time it is turned round.
+            only: the subjects.
+        """
+        if self.plan.suite.benchmarks is not None:
+            return [Taken(*self._benchmarked(side, only)) for side in sides]
+        with ExitStack() as stack:
+            talks = [
+                Talk(stack.enter_context(self._process(side).talk()), self._question(kind="time", only=only))
+                for side in sides
+            ]
+            for talk in talks:
+                talk.until("ready")
+            turns = itertools.cycle([talks, talks[::-1]])
+            for _ in range(NUM_BLOCKS):
+                for subject in only:
+                    for talk in next(turns):
+                        talk.block(subject, seconds=self.plan.suite.seconds / NUM_BLOCKS)
+            return [talk.finished(only) for talk in talks]
+
+    def _benchmarked(self, side: Side, only: Sequence[str]) -> tuple[dict[str, Sample], dict[str, Any], dict[str, str]]:
+        assert self.plan.suite.benchmarks is not None
+        return benchmarks.samples(
+            side,
+            suite=self.plan.suite.name,
+            file=benchmarks.file_of(self.plan.suite.benchmarks),
+            only=only,
+            num_threads=self.plan.num_threads,
+            configs=self.plan.folder,
+        )
+
+    def _finals(
+        self, side: Side, *, is_here: bool
+    ) -> tuple[dict[str, dict[str, Final]], dict[str, Any], dict[str, str]]:
+        finals: dict[str, dict[str, Final]] = {}
+        failures: dict[str, str] = {}
+        environment: dict[str, Any] = {}
+        for name, configs in self.plan.trials.items():
+            self.say(f"trials: {name}, {len(configs)} on {side.name}")
+            folder = self.work / ("here" if is_here else "there")
+            tracked = self.tracked if is_here else ()
+            records, reason = sweep(
+                side, self.plan.suite.trials[name], name=name, results=folder, others=tracked, configs=self.plan.folder
+            )
+            for record in records:
+                subject, seed = trial_subject(name, record["config"]), str(record["config"]["seed"])
+                finals.setdefault(subject, {})[seed] = _final(record)
+                environment = dict(record["environment"])
+            for subject in dict.fromkeys(trial_subject(name, config) for config in configs):
+                if subject not in finals:
+                    failures[subject] = reason or "its trials have no result"
+        return finals, environment, failures
+
+    def _exact(self, side: Side) -> tuple[dict[str, dict[str, int]], dict[str, Any], dict[str, str]]:
+        subjects = [step_subject(config) for configs in self.plan.steps.values() for config in configs]
+        if not subjects:
+            return {}, {}, {}
+        self.say(f"bytes and operations of {len(subjects)} steps on {side.name}")
+        found: dict[str, dict[str, int]] = {}
+        failures: dict[str, str] = {}
+        environment: dict[str, Any] = {}
+        for answer in self._process(side).ask(self._question(kind="exact", only=None)):
+            if "environment" in answer:
+                environment = dict(answer["environment"])
+            elif "exact" in answer:
+                found.setdefault(answer["subject"], {}).update(answer["exact"])
+            elif "failure" in answer:
+                failures[answer.get("subject", "")] = answer["failure"]
+        return found, environment, spread(failures, subjects, found)
+
+    def _process(self, side: Side) -> Process:
+        (self.work / "compiled").mkdir(parents=True, exist_ok=True)
+        return Process(
+            command=[side.python, "-P", str(INSTRUMENT)],
+            variables={
+                **side.environ(),
+                **thread_variables(self.plan.num_threads),
+                "TORCHINDUCTOR_CACHE_DIR": str(self.work / "compiled"),
+            },
+            what=f"the process that measures {side.name}",
+            max_seconds=MAX_SECONDS,
+        )
+
+    def _question(self, *, kind: str, only: Sequence[str] | None) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "steps": {name: list(lines) for name, lines in self.plan.suite.steps.items()},
+            "only": only if only is None else list(only),
+            "config_dir": None if self.plan.folder is None else str(self.plan.folder.resolve()),
+        }
+
+
+def _final(record: Mapping[str, Any]) -> Final:
+    status, summary = str(record["status"]), record["summary"]
+    loss = next((summary[name] for name in LOSSES if name in summary), None)
+    succeeded = status in ("completed", "reached_target")
+    return Final(status=status, loss=float(loss) if succeeded and isinstance(loss, (int, float)) else None)
+
+
+def _digest(overrides: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(overrides)).encode()).hexdigest()[:16]

@@ -1,0 +1,201 @@
+"""Times of a step on two sides, in rounds of fresh processes.
+
+The rule was chosen on measured noise: a mean or a significance test of step times alarms at the noise of a shared
+machine, and the quickest step of a process hardly does, since contention only adds time. What differs from process to
+process is the same within one, so processes are what is repeated.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from optbench.regress.findings import Answer, Finding
+from optbench.regress.presence import presence
+from optbench.regress.readings import Readings, Sample
+
+# A step that takes so many times as long is slower; and a round in which the same code differs so much from itself is
+# noise.
+MAX_RATIO = 1.10
+# Up to here there is no need to look again.
+SUSPICIOUS = 1.05
+# The rounds of fresh processes that it takes to call a step slower, and those after which nobody knows.
+NUM_ROUNDS = 2
+MAX_ROUNDS = 4
+TIME = "step time"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round of processes that timed a step, in turn.
+
+    Attributes:
+        old: of the baseline: seconds of a process where it ran beside the others, else in multiples of the kernel.
+        new: of this side, in the same unit.
+        control: of this side once more: the same code in other processes.
+        is_paired: whether the old ones ran beside the new ones.
+    """
+
+    old: Sequence[float]
+    new: Sequence[float]
+    control: Sequence[float]
+    is_paired: bool
+
+    @property
+    def current(self) -> list[float]:
+        """All of this side: what the control has measured is as good as the rest."""
+        return [*self.new, *self.control]
+
+    @property
+    def ratio(self) -> float:
+        """New over old, by the medians; where they ran in pairs, by the pairs if that says less."""
+        return _ratio(self.current, [*self.old, *self.old] if self.is_paired else self.old, is_paired=self.is_paired)
+
+    @property
+    def control_ratio(self) -> float:
+        """The same code's ratio to itself, which ran in pairs."""
+        return _ratio(self.control, self.new, is_paired=True)
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether nothing can be told by this round."""
+        return not 1.0 / MAX_RATIO <= self.control_ratio <= MAX_RATIO
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every process has a figure."""
+        return all(map(_is_whole, (self.old, self.new, self.control)))
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether not a single process of this side has a figure: more of them would have none either."""
+        return not any(_is_whole([value]) for value in self.current)
+
+    @property
+    def tells(self) -> bool:
+        """Whether it counts."""
+        return self.is_whole and not self.is_noisy
+
+
+def joined(rounds: Sequence[Round]) -> Round | None:
+    """All rounds that count as one; None where none does."""
+    telling = [one for one in rounds if one.tells]
+    if not telling:
+        return None
+    return Round(
+        # Against a stored baseline each round has the same old ones.
+        old=[value for one in telling for value in one.old] if telling[0].is_paired else telling[0].old,
+        new=[value for one in telling for value in one.new],
+        control=[value for one in telling for value in one.control],
+        is_paired=telling[0].is_paired,
+    )
+
+
+def time_answer(rounds: Sequence[Round]) -> Answer | None:
+    """What these rounds say; None where one more has to.
+
+    A step is slower where at least two rounds of fresh processes together say so, and the last of them by itself is at
+    least suspicious. It passes as soon as the rounds together are not suspicious. Rounds that are noisy do not count.
+    """
+    if any(one.is_hopeless for one in rounds):
+        return Answer.BROKEN
+    telling = [one for one in rounds if one.tells]
+    overall = joined(rounds)
+    if overall is not None:
+        if overall.ratio <= SUSPICIOUS:
+            return Answer.IMPROVED if overall.ratio < 1.0 / MAX_RATIO else Answer.PASS
+        if len(telling) >= NUM_ROUNDS and overall.ratio > MAX_RATIO and telling[-1].ratio > SUSPICIOUS:
+            return Answer.FAIL
+    if len(rounds) < MAX_ROUNDS:
+        return None
+    if overall is not None and len(telling) >= NUM_ROUNDS and overall.ratio <= MAX_RATIO:
+        return Answer.PASS
+    return Answer.UNKNOWN if any(one.is_whole for one in rounds) else Answer.BROKEN
+
+
+def value_of(sample: Sample, *, on_gpu: bool, in_kernels: bool) -> float:
+    """The figure of a process: its quickest step on a CPU, where others only add time; the median on a GPU."""
+    step, kernel = (sample.median, sample.kernel_median) if on_gpu else (sample.best, sample.kernel_best)
+    return _divided(step, kernel) if in_kernels else step
+
+
+def is_on_gpu(readings: Readings) -> bool:
+    """Whether the device was one."""
+    return readings.environment.get("device_type") == "cuda"
+
+
+def times(old: Readings, new: Readings, *, rounds: Mapping[str, Sequence[Round]]) -> Iterator[Finding]:
+    """A finding for each subject whose steps were timed."""
+    for subject in dict.fromkeys([*new.samples, *old.samples]):
+        before, now = old.samples.get(subject), new.samples.get(subject)
+        answer, note = presence(subject, before or None, now or None, old=old, new=new)
+        own = rounds.get(subject, ())
+        if answer is None:
+            yield _time_finding(subject, own)
+            continue
+        values = [value_of(one, on_gpu=is_on_gpu(new), in_kernels=True) for one in now or ()]
+        yield Finding(
+            kind="time",
+            subject=subject,
+            figure=TIME,
+            answer=answer,
+            new=median(values) if values else None,
+            new_samples=values,
+            note=note,
+        )
+
+
+def _time_finding(subject: str, rounds: Sequence[Round]) -> Finding:
+    answer = (time_answer(rounds) if rounds else None) or Answer.UNKNOWN
+    whole = [one for one in rounds if one.is_whole]
+    shown = joined(rounds) or (whole[-1] if whole else None)
+    return Finding(
+        kind="time",
+        subject=subject,
+        figure=TIME,
+        answer=answer,
+        old=median(shown.old) if shown else None,
+        new=median(shown.current) if shown else None,
+        ratio=shown.ratio if shown else None,
+        control=shown.control_ratio if shown else None,
+        old_samples=shown.old if shown else (),
+        new_samples=shown.current if shown else (),
+        note=_time_note(answer, rounds),
+    )
+
+
+def _time_note(answer: Answer, rounds: Sequence[Round]) -> str:
+    whole = [one for one in rounds if one.is_whole]
+    ratios = ", ".join(f"{one.ratio:.3f}{' (noisy)' if one.is_noisy else ''}" for one in whole)
+    controls = ", ".join(f"{one.control_ratio:.3f}" for one in whole)
+    match answer:
+        case Answer.FAIL:
+            return f"slower in {len(rounds)} rounds of fresh processes: {ratios}"
+        case Answer.UNKNOWN:
+            return (
+                f"too noisy: over {len(rounds)} rounds {ratios or 'no figure'}, while the same code's ratio to itself "
+                f"was {controls or 'not measured'}"
+            )
+        case Answer.BROKEN:
+            return "processes that were to time it have no figure"
+        case _ if len(rounds) > 1:
+            return f"over {len(rounds)} rounds of fresh processes: {ratios}"
+        case _:
+            return ""
+
+
+def _ratio(above: Sequence[float], below: Sequence[float], *, is_paired: bool) -> float:
+    """Both ways to take the middle are as good; chance seldom leads both astray, a change shows in both."""
+    of_medians = _divided(median(above), median(below))
+    if not is_paired:
+        return of_medians
+    of_pairs = median(_divided(one, two) for one, two in zip(above, below, strict=False))
+    return min(of_medians, of_pairs, key=lambda ratio: abs(math.log(ratio)) if 0.0 < ratio < math.inf else math.inf)
+
+
+def _is_whole(values: Sequence[float]) -> bool:
+    return bool(values) and all(0.0 < value < math.inf for value in values)
+
+
+def _divided(one: float, two: float) -> float:
+    return one / two if two else math.nan
