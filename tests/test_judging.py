@@ -52,7 +52,6 @@ def test_one_byte_or_operation_more_is_a_regression_and_one_less_a_change(name: 
         changed = side(exact={**figures, name: figures[name] + difference})
         found = [one for one in judge(side(), changed, rounds={}) if one.kind == "exact" and one.old == figures[name]]
         assert [one.answer for one in found] == [answer]
-        assert not difference or found[0].note == f"changed by {difference:+}"
 
 
 def test_other_bits_are_reported_and_left_to_the_losses() -> None:

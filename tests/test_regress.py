@@ -16,7 +16,10 @@ from optbench.composing import composing
 from optbench.regress import baselines, measuring, suite
 from optbench.regress.gate import Asked, regress
 from optbench.regress.measuring import Measuring
+from optbench.regress.readings import Final
 from optbench.regress.sides import Side
+from tests.nights import ENVIRONMENT
+from tests.tracked import runs
 
 FAULTS = Path(__file__).parent / "faults"
 # What each fault breaks, and nothing else: a run with all of them says which it has found.
@@ -232,3 +235,35 @@ def test_a_mistake_is_said_before_anything_is_measured(
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
     assert not os.listdir(tmp_path)  # noqa: PTH208
+
+
+def test_nights_are_a_history_in_wandb(
+    results: Path, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[Any] = []
+
+    def finals(self: Measuring, *_: Any, **__: Any) -> tuple[Any, ...]:
+        asked.append(self.tracked)
+        return {"digits adam": {str(seed): Final(status="completed", loss=0.5) for seed in range(3)}}, ENVIRONMENT, {}
+
+    monkeypatch.setattr(Measuring, "_finals", finals)
+    monkeypatch.setattr(Measuring, "_exact", lambda *_, **__: ({"adagrad": {"state_bytes": 731549}}, {}, {}))
+    words = ["suite=mini", f"results={results}", "--config-dir", str(configs), "logger=wandb", "logger.mode=offline"]
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            main(["regress", *words])
+        assert ended.value.code == 10, "a byte more"
+    nights = runs(tmp_path)
+    assert [night.run.job_type for night in nights] == ["nightly"] * 2
+    assert [night.run.run_group for night in nights] == ["mini"] * 2
+    assert [night.exit_code for night in nights] == [1] * 2
+    assert nights[0].summary["exact/state bytes of adagrad"] == 731549
+    assert nights[0].summary["loss/final loss of digits adam"] == 0.5
+    assert nights[0].summary["count/fail"] == 2
+    assert {entry.path for one in nights[0].artifacts for entry in one.manifest.contents} >= {
+        "regression.html",
+        "regression.json",
+        "junit.xml",
+    }
+    assert asked == [["logger=wandb", "logger.mode=offline"]] * 2, "its trials are tracked, too"

@@ -20,7 +20,10 @@ def round_of(ratio: float, control: float, *, is_paired: bool = True) -> Round:
     ("rounds", "answer"),
     [
         ([QUIET], Answer.PASS),
-        ([(0.8, 1.0)], Answer.IMPROVED),
+        ([(0.8, 1.0)], None),
+        ([(0.8, 1.0), (0.8, 1.0)], Answer.IMPROVED),
+        ([(0.8, 1.0), QUIET], None),
+        ([(0.8, 1.0), QUIET, QUIET], Answer.PASS),
         ([(1.04, 1.0)], Answer.PASS),
         ([(1.08, 1.0)], None),
         ([(1.08, 1.0)] * (MAX_ROUNDS - 1), None),

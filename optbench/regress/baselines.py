@@ -172,7 +172,7 @@ def _usable(found: Readings) -> tuple[Readings, list[str]]:
     """The readings without what is no figure: subjects that failed, and times that are not finite."""
     samples = {subject: own for subject, own in found.samples.items() if own and all(map(_is_sound, own))}
     finals = {subject: own for subject, own in found.finals.items() if _is_whole(own)}
-    left_out = sorted({*found.failures, *(set(found.samples) - set(samples)), *(set(found.finals) - set(finals))})
+    left_out = sorted(set(found.asked) - {*found.exact, *finals, *samples} | set(found.finals) - set(finals))
     kept = Readings(
         environment=found.environment,
         asked=found.asked,

@@ -49,7 +49,6 @@ def _exact_finding(subject: str, name: str, *, old: Readings, new: Readings) -> 
         assert now is not None
         difference = now - before
         answer = Answer.FAIL if difference > 0 else Answer.CHANGED if difference < 0 else Answer.PASS
-        note = f"changed by {difference:+,}" if difference else ""
     return Finding(
         kind="exact",
         subject=subject,

@@ -26,6 +26,9 @@ NUM_BLOCKS = 8
 # In this order, where a task has several.
 LOSSES = ("test_loss", "train_loss")
 
+# What a subject's name says.
+_OF_A_SUBJECT = ("optimizer", "hardware.implementation", "hardware.compile_step", "hardware.precision")
+
 Config = Mapping[str, Any]
 
 
@@ -265,4 +268,6 @@ def _final(record: Mapping[str, Any]) -> Final:
 
 
 def _digest(overrides: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(overrides)).encode()).hexdigest()[:16]
+    """Of what is asked of each optimizer: which others there are is no part of it."""
+    kept = [line for line in overrides if line.lstrip("+~").partition("=")[0] not in _OF_A_SUBJECT]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ def presence(
     if now is None:
         reason = new.failures.get(subject, "")
         if subject in new.asked:
-            return Answer.BROKEN, reason or "it could not be measured"
+            return Answer.BROKEN, reason
         return Answer.MISSING, "the suite no longer asks for it"
     if before is None:
         reason = old.failures.get(subject, "")

@@ -95,16 +95,21 @@ def time_answer(rounds: Sequence[Round]) -> Answer | None:
     """What these rounds say; None where one more has to.
 
     A step is slower where at least two rounds of fresh processes together say so, and the last of them by itself is at
-    least suspicious. It passes as soon as the rounds together are not suspicious. Rounds that are noisy do not count.
+    least suspicious; faster in the same way. It passes as soon as the rounds together are neither suspicious
+    nor faster. Rounds that are noisy do not count.
     """
     if any(one.is_hopeless for one in rounds):
         return Answer.BROKEN
     telling = [one for one in rounds if one.tells]
     overall = joined(rounds)
     if overall is not None:
-        if overall.ratio <= SUSPICIOUS:
-            return Answer.IMPROVED if overall.ratio < 1.0 / MAX_RATIO else Answer.PASS
-        if len(telling) >= NUM_ROUNDS and overall.ratio > MAX_RATIO and telling[-1].ratio > SUSPICIOUS:
+        is_confirmed = len(telling) >= NUM_ROUNDS
+        if 1.0 / MAX_RATIO <= overall.ratio <= SUSPICIOUS:
+            return Answer.PASS
+        last = telling[-1].ratio
+        if is_confirmed and overall.ratio < 1.0 / MAX_RATIO and last < 1.0 / SUSPICIOUS:
+            return Answer.IMPROVED
+        if is_confirmed and overall.ratio > MAX_RATIO and last > SUSPICIOUS:
             return Answer.FAIL
     if len(rounds) < MAX_ROUNDS:
         return None
