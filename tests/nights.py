@@ -89,6 +89,7 @@ def every_answer() -> list[Finding]:
         ),
         exact(Answer.FAIL, new=40712.0, ratio=40712 / 40704, note="changed by +8"),
         exact(Answer.BROKEN, **{**nothing, "old": 40704.0}, subject="soap", note="RuntimeError: no such method"),
+        exact(Answer.UNCOMPARED, subject="radam", **{**nothing, "new": 512.0}, note="the other side has no figure"),
         finding(
             Answer.UNKNOWN,
             subject="muon foreach",

@@ -11,7 +11,7 @@ import pytest
 from optbench.parsing import finite
 from optbench.regress import readings as reading
 from optbench.regress.findings import Answer, Finding
-from optbench.regress.judging import judge
+from optbench.regress.judging import Expected, judge
 from optbench.regress.readings import Final, Readings
 from optbench.regress.rounds import Round
 from tests.nights import ENVIRONMENT, sample
@@ -100,51 +100,99 @@ def test_a_seed_that_has_come_to_diverge_is_a_regression_whatever_the_others_say
     finals = {**better.finals["digits adamw"], "3": Final(status="diverged", loss=None)}
     found = loss(side(), replace(better, finals={"digits adamw": finals}))
     assert found.answer is Answer.FAIL
-    assert found.note == "diverged with seed 3, and did not before"
+    assert found.note == "diverged, and did not before, with seed 3"
 
 
-def test_seeds_that_diverge_on_both_sides_are_no_news() -> None:
-    both = side([None] * 5, status="diverged")
-    assert loss(both, both).answer is Answer.PASS
-    assert loss(both, side()).answer is Answer.IMPROVED
+def finals(*each: float | str) -> Readings:
+    """A side whose seeds end with these losses, or statuses."""
+    known = {
+        str(seed): Final(status="completed", loss=end) if isinstance(end, float) else Final(status=end, loss=None)
+        for seed, end in enumerate(each)
+    }
+    return side(finals={"digits adamw": known})
 
 
-@pytest.mark.parametrize("status", ["crashed", "out_of_memory", "timed_out"])
-def test_a_trial_that_fails_is_broken_and_no_pass(status: str) -> None:
-    found = loss(side(), side([None] * 5, status=status))
-    assert found.answer is Answer.BROKEN
-    assert status.replace("_", " ") in found.note
+GOOD = (0.50, 0.51, 0.52, 0.53)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "answer", "said"),
+    [
+        (["diverged"] * 3, ["diverged"] * 3, Answer.PASS, ""),
+        (["diverged"] * 3, GOOD[:3], Answer.IMPROVED, "no longer diverges with seeds 0, 1, 2"),
+        (["diverged", *GOOD], [0.5, *(10.0 * loss for loss in GOOD)], Answer.FAIL, "above the least effect"),
+        (["diverged", *GOOD], [0.5, *GOOD], Answer.IMPROVED, "no longer diverges with seed 0"),
+        (["diverged", *GOOD], [0.5, "diverged", *GOOD[1:]], Answer.FAIL, "diverged, and did not before, with seed 1"),
+        (["timed_out", *GOOD], [0.5, "diverged", *GOOD[1:]], Answer.FAIL, "diverged, and did not before, with seed 1"),
+        (GOOD, ["timed_out", "diverged", *GOOD[2:]], Answer.FAIL, "diverged, and did not before, with seed 1"),
+        (GOOD, ["timed_out", *GOOD[1:]], Answer.BROKEN, "timed out with seed 0"),
+        (["crashed"] * 3, ["crashed"] * 3, Answer.BROKEN, "crashed with seeds 0, 1, 2"),
+        (GOOD, GOOD[:2], Answer.BROKEN, "no result with seeds 2, 3"),
+        (GOOD[:2], GOOD, Answer.UNCOMPARED, "the other side has no result with seeds 2, 3"),
+        (["crashed", *GOOD], [0.5, *GOOD], Answer.UNCOMPARED, "the other side has no loss with seed 0"),
+        ([0.0, 0.0], [0.0, 0.0], Answer.PASS, ""),
+        ([0.0, 0.0], [0.0, 0.1], Answer.UNCOMPARED, "the other side has no loss with seed 1"),
+        ([0.1, 0.1], [0.1, 0.0], Answer.UNCOMPARED, "a loss that is not above 0 with seed 1"),
+    ],
+)
+def test_of_several_things_to_say_of_seeds_the_worst_decides(before: Any, now: Any, answer: Answer, said: str) -> None:
+    found = loss(finals(*before), finals(*now))
+    assert (found.answer, found.note.partition(" of 1.")[0]) == (answer, said)
+
+
+def test_a_target_that_is_missed_now_is_compared_by_its_loss() -> None:
+    reached = side([0.10, 0.11, 0.12], status="reached_target")
+    assert loss(reached, side([0.50, 0.55, 0.60])).answer is Answer.FAIL
+    assert loss(reached, side([0.10, 0.11, 0.12])).answer is Answer.PASS
+
+
+def test_what_no_side_has_is_broken_where_the_suite_asks_for_it() -> None:
+    empty = Readings(environment=ENVIRONMENT, asked={"adamw": "a", "digits adamw": "b"})
+    expected = Expected(trials=["digits adamw"], steps=["adamw"], is_timed=True)
+    found = {one.name: one.answer for one in judge(empty, empty, rounds={}, expected=expected)}
+    assert found == dict.fromkeys(
+        ("state bytes of adamw", "final loss of digits adamw", "step time of adamw"), Answer.BROKEN
+    )
+
+
+def test_what_the_other_side_could_not_measure_is_not_new() -> None:
+    failed = replace(side(), exact={}, finals={}, failures={"adamw": "ImportError: Training"})
+    found = judge(failed, side(), rounds={})
+    assert {one.answer for one in found} == {Answer.UNCOMPARED}
+    assert {one.note for one in found if one.kind == "exact"} == {"the other side has no figure: ImportError: Training"}
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_is_never_a_pass(value: float | None) -> None:
     losses = [*LOSSES[:4], value]
-    assert loss(side(), side(losses)).answer in (Answer.FAIL, Answer.UNKNOWN)
-    assert loss(side(losses), side()).answer is not Answer.PASS
-    assert loss(side(losses), side(LOSSES[:4])).answer is not Answer.PASS
+    assert loss(side(), side(losses)).answer is Answer.FAIL
+    assert loss(side(losses), side()).answer is Answer.UNCOMPARED
+    assert loss(side(losses), side(losses)).answer is Answer.UNCOMPARED
+    assert loss(side(losses), side(LOSSES[:4])).answer is Answer.BROKEN
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "90", True, 90.5])
 def test_an_exact_figure_that_is_no_whole_number_is_never_a_pass(value: Any) -> None:
     broken = side(exact={"state_bytes": 800, "num_operations": value, "peak_bytes": 4000})
     assert findings(side(), broken)["dispatched operations of adamw"].answer is Answer.BROKEN
-    assert findings(broken, side())["dispatched operations of adamw"].answer is Answer.NEW
+    assert findings(broken, side())["dispatched operations of adamw"].answer is Answer.UNCOMPARED
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
-def test_a_time_that_is_no_number_is_never_a_pass(value: float) -> None:
+@pytest.mark.parametrize("place", ["old", "new", "control"])
+def test_a_time_that_is_no_number_is_never_a_pass(value: float, place: str) -> None:
     timed = side(samples={"adamw": [sample()] * 3})
-    for place in ("old", "new", "control"):
-        figures = {name: [0.001] * 3 for name in ("old", "new", "control")} | {place: [0.001, value, 0.001]}
-        rounds = {"adamw": [Round(**figures, is_paired=True)] * 4}  # type: ignore[arg-type]
+    for figures in ([0.001, value, 0.001], [value] * 3):
+        sides = {name: [0.001] * 3 for name in ("old", "new", "control")} | {place: figures}
+        rounds = {"adamw": [Round(**sides, is_paired=True)] * 4}  # type: ignore[arg-type]
         found = {one.name: one for one in judge(timed, timed, rounds=rounds)}
-        assert found["step time of adamw"].answer is Answer.BROKEN
+        assert found["step time of adamw"].answer in (Answer.BROKEN, Answer.UNCOMPARED)
 
 
 def test_a_loss_of_another_question_is_not_compared() -> None:
     asked = {"adamw": "a", "digits adamw": "another"}
     found = findings(side(), side([value * 2.0 for value in LOSSES], asked=asked))
-    assert found["final loss of digits adamw"].answer is Answer.UNKNOWN
+    assert found["final loss of digits adamw"].answer is Answer.UNCOMPARED
     assert "final loss bits of digits adamw" not in found
 
 

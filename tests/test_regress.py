@@ -3,19 +3,26 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import psutil
 import pytest
+from filelock import FileLock
 
 from optbench.cli import main
 from optbench.composing import composing
+from optbench.errors import UsageError
 from optbench.regress import baselines, measuring, suite
+from optbench.regress import readings as reading
 from optbench.regress.gate import Asked, regress
-from optbench.regress.measuring import Measuring
+from optbench.regress.measuring import Found, Measuring
 from optbench.regress.readings import Final
 from optbench.regress.sides import Side
 from tests.nights import ENVIRONMENT
@@ -138,7 +145,7 @@ def test_the_same_code_passes_to_the_last_bit_and_every_fault_is_caught(
 
     printed = capsys.readouterr().out
     assert "Regression: " in printed
-    assert "diverged with seed 1, and did not before" in printed
+    assert "diverged, and did not before, with seed 1" in printed
     folder = results / "regress" / "mini"
     cases = ElementTree.parse(folder / "junit.xml").getroot().iter("testcase")
     failed = {case.get("name") for case in cases if case.find("failure") is not None}
@@ -152,7 +159,7 @@ def test_a_process_that_is_killed_is_no_pass(
     results: Path, configs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with gate(configs) as run:
-        monkeypatch.setattr(Measuring, "_finals", lambda *_, **__: ({}, {}, {"digits adam": "killed"}))
+        monkeypatch.setattr(Measuring, "finals", lambda *_, **__: Found(failures={"digits adam": "killed"}))
         assert run(results, "dies") == 11
     found = answers(results)
     assert found["final loss of digits adam"] == "broken"
@@ -160,13 +167,14 @@ def test_a_process_that_is_killed_is_no_pass(
     assert "could not be measured" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", ["a byte", "half of it", "all of it", "another machine", "missing"])
+@pytest.mark.parametrize(
+    "damage", ["a byte", "half of it", "all of it", "another machine", "another suite", "another instrument", "missing"]
+)
 def test_a_baseline_that_is_not_what_was_accepted_is_no_pass(
     damage: str, results: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = ({}, {}, {})
-    monkeypatch.setattr(Measuring, "_finals", lambda *_, **__: nothing)
-    monkeypatch.setattr(Measuring, "_exact", lambda *_, **__: ({"adagrad": {"state_bytes": 731548}}, {}, {}))
+    monkeypatch.setattr(Measuring, "finals", lambda *_, **__: Found())
+    monkeypatch.setattr(Measuring, "exact", lambda *_, **__: Found(found={"adagrad": {"state_bytes": 731548}}))
     file = baseline(results)
     content = file.read_text()
     match damage:
@@ -181,14 +189,68 @@ def test_a_baseline_that_is_not_what_was_accepted_is_no_pass(
             other = baseline(results)
             other.parent.mkdir()
             file.rename(other)
+        case "another suite":
+            other = file.with_name("mini2.json")
+            file.rename(other)
+            assert baselines.find(results, "mini2")[1].state == "other suite"
+        case "another instrument":
+            monkeypatch.setattr(reading, "VERSION", reading.VERSION + 1)
         case "missing":
             file.unlink()
     with gate(configs) as run:
         assert run(results) == 12
     against = record(results)["against"]
-    states = {"missing": "missing", "another machine": "other machine"}
+    states = {"missing": "missing", "another machine": "other machine", "another suite": "missing"}
     assert against["state"] == states.get(damage, "corrupt")
     assert "optbench baseline accept suite=mini --reason" in against["note"]
+
+
+def test_what_has_no_figure_is_left_out_of_a_baseline_with_a_warning(
+    results: Path, configs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = {"digits adam": {"0": Final(status="crashed", loss=None)}}
+    monkeypatch.setattr(Measuring, "finals", lambda *_, **__: Found(found=failed))
+    monkeypatch.setattr(Measuring, "exact", lambda *_, **__: Found(found={"adagrad": {"state_bytes": 731548}}))
+    with gate(configs) as run:
+        assert run(results) == 11
+        assert accept(results, "--reason", "for the test") == 0
+        said = capsys.readouterr().err
+        assert "left out" in said
+        assert "final loss of digits adam" in said
+        monkeypatch.undo()
+        assert run(results) == 12, "what the baseline lacks is held against nothing"
+    assert answers(results)["final loss of digits adam"] == "uncompared"
+    assert answers(results)["state bytes of adagrad"] == "pass"
+
+
+def test_one_run_of_a_suite_at_a_time(results: Path, configs: Path) -> None:
+    before = (results / "regress" / "mini" / "regression.json").read_bytes()
+    mistake = pytest.raises(UsageError, match="another run of mini is under way here")
+    with FileLock(results / "regress" / "mini" / ".lock"), gate(configs) as run, mistake:
+        run(results)
+    assert (results / "regress" / "mini" / "regression.json").read_bytes() == before
+
+
+def test_no_record_names_the_host(accepted: Path) -> None:
+    written = [path.read_text() for path in accepted.glob("**/*") if path.suffix in (".json", ".xml", ".html", ".md")]
+    of_nights = [text for text in written if '"readings"' in text]
+    assert len(of_nights) == 3, "the last night, the same among the runs, the baseline"
+    assert not any('"host"' in text for text in of_nights)
+
+
+def test_sigterm_ends_the_sweep_that_it_waits_for(tmp_path: Path, configs: Path) -> None:
+    command = [sys.executable, "-m", "optbench", "regress", "suite=mini", "--config-dir", str(configs)]
+    with subprocess.Popen([*command, f"results={tmp_path}"], stderr=subprocess.DEVNULL) as process:
+        started = tmp_path / "regress" / "mini" / "work" / "here" / "digits" / "trials"
+        deadline = time.monotonic() + 120.0
+        while not list(started.glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        assert process.wait(timeout=60.0) == 143
+    assert children
+    _, left = psutil.wait_procs(children, timeout=30.0)
+    assert not left
 
 
 def test_a_baseline_is_accepted_with_a_reason_alone(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,12 +305,13 @@ def test_nights_are_a_history_in_wandb(
     monkeypatch.chdir(tmp_path)
     asked: list[Any] = []
 
-    def finals(self: Measuring, *_: Any, **__: Any) -> tuple[Any, ...]:
+    def finals(self: Measuring, *_: Any, **__: Any) -> Found[Any]:
         asked.append(self.tracked)
-        return {"digits adam": {str(seed): Final(status="completed", loss=0.5) for seed in range(3)}}, ENVIRONMENT, {}
+        seeds = {str(seed): Final(status="completed", loss=0.5) for seed in range(3)}
+        return Found(found={"digits adam": seeds}, environment=ENVIRONMENT)
 
-    monkeypatch.setattr(Measuring, "_finals", finals)
-    monkeypatch.setattr(Measuring, "_exact", lambda *_, **__: ({"adagrad": {"state_bytes": 731549}}, {}, {}))
+    monkeypatch.setattr(Measuring, "finals", finals)
+    monkeypatch.setattr(Measuring, "exact", lambda *_, **__: Found(found={"adagrad": {"state_bytes": 731549}}))
     words = ["suite=mini", f"results={results}", "--config-dir", str(configs), "logger=wandb", "logger.mode=offline"]
     for _ in range(2):
         with pytest.raises(SystemExit) as ended:
@@ -260,7 +323,7 @@ def test_nights_are_a_history_in_wandb(
     assert [night.exit_code for night in nights] == [1] * 2
     assert nights[0].summary["exact/state bytes of adagrad"] == 731549
     assert nights[0].summary["loss/final loss of digits adam"] == 0.5
-    assert nights[0].summary["count/fail"] == 2
+    assert nights[0].summary["count/fail"] == 1
     assert {entry.path for one in nights[0].artifacts for entry in one.manifest.contents} >= {
         "regression.html",
         "regression.json",

@@ -108,7 +108,8 @@ class WandbLogger:
         """Open the run, with the trial's config and environment and with `step` as the x axis of all its curves.
 
         Raises:
-            UsageError: Weights & Biases cannot be reached or has no key.
+            UsageError: Weights & Biases has no key.
+            ConnectionError: it cannot be reached.
         """
         self._run = run = self._init(
             name=trial.title,
@@ -168,7 +169,8 @@ class WandbLogger:
         """A run with the figures, each table in words and in numbers, and an artifact with the files and tables.
 
         Raises:
-            UsageError: Weights & Biases cannot be reached or has no key.
+            UsageError: Weights & Biases has no key.
+            ConnectionError: it cannot be reached.
         """
         import wandb
 
@@ -216,6 +218,8 @@ class WandbLogger:
                 settings=settings,
                 reinit="create_new",  # one that hangs must not be waited for
             )
+        except wandb.errors.CommError as error:  # of the network, and no mistake: it costs the tracking alone
+            raise ConnectionError(f"Weights & Biases cannot be reached: {error}") from error
         except wandb.Error as error:
             raise UsageError(
                 f"logger=wandb cannot start: {error}\n"

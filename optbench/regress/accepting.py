@@ -34,7 +34,10 @@ def accept(results: Path, suite: str, *, run: str | None, reason: str, when: str
     except OSError as error:
         raise UsageError(f"{results} cannot be written to: {error}.") from error
     if left_out:
-        warn(f"left out, since they have no figures: {', '.join(left_out)}. Later runs show them as new.")
+        warn(
+            f"left out, since there is no figure or only noise: {', '.join(left_out)}. Later runs end with 12 for it; "
+            "better accept a run that has it."
+        )
     page = console()
     page.print(
         f"Accepted: {escape(suite)} {night.started} on {escape(night.machine_words)}, {len(night.findings)} metrics.",

@@ -6,21 +6,21 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from optbench import machine
+from optbench.console import warn
 from optbench.folder import Folder
 from optbench.parsing import finite
 from optbench.regress import readings as reading
-from optbench.regress.night import Against, Night
+from optbench.regress.findings import Answer
+from optbench.regress.night import Against, BaselineState, Night
 from optbench.regress.readings import Final, Readings, Sample
 
 SCHEMA = 1
 FOLDER = "baselines"
-MAX_NAMES = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +42,12 @@ class Baseline:
 
     Attributes:
         suite: its name.
-        digest: of the suite's file then.
         machine: the fingerprint of where it was measured.
         readings: what was measured.
         accepted: when, why, and of which commit: the latest last.
     """
 
     suite: str
-    digest: str
     machine: str
     readings: Readings
     accepted: Sequence[Mapping[str, Any]]
@@ -73,7 +71,7 @@ def path(results: Path, suite: str, fingerprint: str) -> Path:
 
 
 def read(file: Path, *, fingerprint: str) -> Baseline:
-    """A baseline from its file.
+    """A baseline from its file, whose name is that of its suite.
 
     Raises:
         FileNotFoundError: there is none.
@@ -87,9 +85,10 @@ def read(file: Path, *, fingerprint: str) -> Baseline:
             raise UnusableError("its content is not what was accepted: its SHA-256 is another")
         if record["schema"] > SCHEMA:
             raise UnusableError(f"it was written in schema {record['schema']}, by a later optbench")
+        if record["version"] != reading.VERSION:
+            raise UnusableError("it was measured by another instrument, so that its figures are no measure of these")
         found = Baseline(
             suite=record["suite"],
-            digest=record["digest"],
             machine=record["machine"],
             readings=reading.from_json(record["readings"]),
             accepted=list(record["accepted"]),
@@ -98,6 +97,8 @@ def read(file: Path, *, fingerprint: str) -> Baseline:
         raise UnusableError(f"it cannot be read ({type(error).__name__}: {error})") from error
     if found.machine != fingerprint:
         raise UnusableError(f"it was measured on another machine: {found.machine}")
+    if found.suite != file.stem:
+        raise UnusableError(f"it is of another suite: {found.suite}")
     return found
 
 
@@ -119,9 +120,10 @@ def find(results: Path, suite: str) -> tuple[Baseline | None, Against]:
         note = f"There is no baseline of this machine, {here.words}: {file} is not there.{known} {accept}"
         return None, Against(kind="stored", name="nothing", state="other machine" if others else "missing", note=note)
     except UnusableError as error:
-        state = "other machine" if "another machine" in str(error) else "corrupt"
+        states: Mapping[str, BaselineState] = {"another machine": "other machine", "another suite": "other suite"}
+        state: BaselineState = next((state for words, state in states.items() if words in str(error)), "corrupt")
         note = f"{file}: {error}. Bring back the accepted file (git checkout {file}), or put it away. {accept}"
-        return None, Against(kind="stored", name=str(file), state=state, note=note)  # type: ignore[arg-type]
+        return None, Against(kind="stored", name=str(file), state=state, note=note)
     except OSError as error:
         note = f"{file} cannot be read: {error.strerror}."
         return None, Against(kind="stored", name=str(file), state="corrupt", note=note)
@@ -139,7 +141,7 @@ def write(results: Path, night: Night, *, reason: str, when: str) -> tuple[Path,
         when: UTC.
 
     Returns:
-        The file, and the subjects that are left out, since a baseline without a figure would pass anything.
+        The file, and in words what is left out: later nights have nothing to hold that against, and say so.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -147,14 +149,18 @@ def write(results: Path, night: Night, *, reason: str, when: str) -> tuple[Path,
     file = path(results, night.suite, night.machine)
     earlier: Sequence[Mapping[str, Any]] = []
     replaced = None
-    with suppress(OSError, UnusableError):
-        before = read(file, fingerprint=night.machine)
-        earlier, replaced = before.accepted, _sha256(file.read_bytes().decode())
-    kept, left_out = _usable(night.readings)
+    if file.is_file():
+        replaced = _sha256(file.read_bytes().decode(errors="replace"))
+        try:
+            earlier = read(file, fingerprint=night.machine).accepted
+        except UnusableError as error:
+            warn(f"{file}: {error}. Which baselines it had replaced is lost with it.")
+    kept, left_out = _usable(night)
     environment = night.readings.environment
     entry = {"when": when, "reason": reason, "night": night.started, "commit": environment.get("commit")}
     record = {
         "schema": SCHEMA,
+        "version": reading.VERSION,
         "suite": night.suite,
         "digest": night.digest,
         "machine": night.machine,
@@ -168,20 +174,21 @@ def write(results: Path, night: Night, *, reason: str, when: str) -> tuple[Path,
     return file, left_out
 
 
-def _usable(found: Readings) -> tuple[Readings, list[str]]:
-    """The readings without what is no figure: subjects that failed, and times that are not finite."""
-    samples = {subject: own for subject, own in found.samples.items() if own and all(map(_is_sound, own))}
+def _usable(night: Night) -> tuple[Readings, list[str]]:
+    """The readings without what is no figure or only noise, and in words what is left out."""
+    found = night.readings
+    noisy = {one.subject for one in night.findings if one.kind == "time" and one.answer is Answer.UNKNOWN}
+    samples = {
+        subject: own
+        for subject, own in found.samples.items()
+        if own and all(map(_is_sound, own)) and subject not in noisy
+    }
     finals = {subject: own for subject, own in found.finals.items() if _is_whole(own)}
-    left_out = sorted(set(found.asked) - {*found.exact, *finals, *samples} | set(found.finals) - set(finals))
-    kept = Readings(
-        environment=found.environment,
-        asked=found.asked,
-        exact=found.exact,
-        finals=finals,
-        samples=samples,
-        failures=found.failures,
-    )
-    return kept, left_out
+    broken = [one.name for one in night.findings if one.answer is Answer.BROKEN]
+    lost = [f"step time of {subject}" for subject in found.samples if subject not in samples]
+    lost += [f"final loss of {subject}" for subject in found.finals if subject not in finals]
+    kept = replace(found, finals=finals, samples=samples)
+    return kept, sorted({*broken, *lost})
 
 
 def _is_sound(sample: Sample) -> bool:

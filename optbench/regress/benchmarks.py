@@ -60,7 +60,11 @@ def samples(
     with TemporaryDirectory(prefix="optbench-") as folder:
         out = Path(folder) / "benchmarks.json"
         done = subprocess.run(
-            [side.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", f"--benchmark-json={out}", str(file)],
+            # Without what the checkout would add to the path: an optbench of another side has to stay the first.
+            [
+                *(side.python, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "-o", "pythonpath="),
+                *("--import-mode=importlib", "--noconftest", f"--benchmark-json={out}", str(file)),
+            ],
             env={
                 **side.environ(),
                 **thread_variables(num_threads),
@@ -84,6 +88,8 @@ def samples(
         if "No module named pytest" in done.stderr or "unrecognized arguments" in done.stderr:
             raise UsageError(f"{side.name}: pytest-benchmark is needed: pip install 'optbench[dev]'.\n{lines}")
         return {}, {}, dict.fromkeys(only, f"pytest ended with code {done.returncode}: {' '.join(lines.split())[:300]}")
+    for benchmark in report["benchmarks"]:
+        side.check(benchmark["extra_info"]["optbench"])
     return parse(report, only=only)
 
 
@@ -102,7 +108,7 @@ def parse(
             **dict(zip(("kernel_best", "kernel_p10", "kernel_median"), _quantiles(kernel), strict=True)),
             num_steps=len(own) * num_steps,
         )
-        environment = told["environment"]
+        environment = {key: value for key, value in told["environment"].items() if key != "host"}
     return found, environment, {subject: "its benchmark failed" for subject in only if subject not in found}
 
 

@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from optbench.console import note, warn
-from optbench.errors import UsageError
+from optbench.errors import Interrupted, UsageError
 from optbench.regress import baselines, sides, timing
 from optbench.regress.baselines import Baseline
 from optbench.regress.findings import Answer, Finding
@@ -20,7 +24,7 @@ from optbench.regress.sides import Side
 from optbench.tracking import Tracked
 
 FOLDER = "regress"
-WORK = "work"
+WORK, LOCK = "work", ".lock"
 EXIT_OK, EXIT_REGRESSION, EXIT_FAILED, EXIT_NO_BASELINE, EXIT_UNKNOWN = 0, 10, 11, 12, 13
 
 
@@ -51,8 +55,8 @@ def regress(asked: Asked) -> int:
     """Measure, judge, write and show.
 
     Returns:
-        0 where nothing is worse, 10 for a confirmed regression, 12 without a usable baseline, 11 where something could
-        not be measured, 13 where it cannot be told; of several the first of these.
+        0 where nothing is worse, 10 for a confirmed regression, 12 without a usable baseline of all that is asked, 11
+        where something could not be measured, 13 where noise is too loud; of several the first of these but 0.
 
     Raises:
         UsageError: what is asked cannot be done.
@@ -62,21 +66,28 @@ def regress(asked: Asked) -> int:
 
     suite = asked.plan.suite
     folder = asked.results / FOLDER / suite.name
-    try:
-        work = _emptied(folder / WORK)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    if suite.minutes is not None:
-        note(f"{suite.name}: some {suite.minutes:g} minutes on {suite.machine}.")
-    measuring = Measuring(plan=asked.plan, work=work, tracked=asked.overrides, say=note)
-    night = measure(asked, measuring)
-    try:
-        showing.keep(night, folder=folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    if asked.tracked is not None:
-        showing.track(night, asked.tracked, folder=folder)
-    showing.show(night, folder=folder)
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder / LOCK, timeout=0))
+            showing.clear(folder)  # what a run that fails leaves behind is not to be taken for its own
+            work = _emptied(folder / WORK)
+        except Timeout as error:
+            raise UsageError(f"{folder}: another run of {suite.name} is under way here. Wait for its end.") from error
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        stack.enter_context(ended_by_signals())
+        if suite.minutes is not None:
+            note(f"{suite.name}: some {suite.minutes:g} minutes on {suite.machine}.")
+        measuring = Measuring(plan=asked.plan, work=work, tracked=asked.overrides, say=note)
+        night = measure(asked, measuring)
+        try:
+            showing.keep(night, folder=folder)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        if asked.tracked is not None:
+            showing.track(night, asked.tracked, folder=folder)
+        showing.show(night, folder=folder)
     return night.exit_code
 
 
@@ -114,7 +125,7 @@ def measure(asked: Asked, measuring: Measuring) -> Night:
         if there is not None and old is not None:
             old = replace(old, samples=timed.there)
         rounds = dict(timed.rounds)
-    findings = judge(old, new, rounds=rounds)
+    findings = judge(old, new, rounds=rounds, expected=asked.plan.expected)
     machine = baselines.this_machine()
     return Night(
         suite=suite.name,
@@ -136,13 +147,32 @@ def exit_code(findings: Sequence[Finding], against: Against, *, allows_unknown: 
     answers = {finding.answer for finding in findings}
     if Answer.FAIL in answers:
         return EXIT_REGRESSION
-    if against.state != "there" or not answers - {Answer.NEW, Answer.MISSING}:
-        return EXIT_NO_BASELINE  # nothing was compared
+    if against.state != "there" or Answer.UNCOMPARED in answers or not answers - {Answer.NEW, Answer.MISSING}:
+        return EXIT_NO_BASELINE
     if Answer.BROKEN in answers:
         return EXIT_FAILED
     if Answer.UNKNOWN in answers and not allows_unknown:
         return EXIT_UNKNOWN
     return EXIT_OK
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end what is under way as Ctrl-C does, so that no process is left behind."""
+
+    def end(number: int, _: object) -> None:
+        raise Interrupted(128 + number)
+
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with suppress(ValueError):  # not on the main thread
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import optbench
 from optbench import building, memory, stepper
 from optbench.component import Capability
 from optbench.composing import composing
@@ -37,6 +39,8 @@ from optbench.trial import Trial
 WIDTH, DEPTH, VOCABULARY = 64, 3, 512
 NUM_GRADIENTS = 4
 NUM_WARMUP_STEPS = 4
+# Of the kernel in succession, beside a step.
+MAX_RUNS = 100
 # A refresh that comes more seldom is not waited for: the steps between two are timed one by one.
 MAX_PERIOD = 20
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -84,12 +88,11 @@ class Stepping:
             model = model.bfloat16()
         self.parameters = list(model.parameters())
         generator = torch.Generator().manual_seed(0)
-        self._gradients = itertools.cycle(
-            [
-                [torch.randn(one.shape, generator=generator).to(one) * 0.01 for one in self.parameters]
-                for _ in range(NUM_GRADIENTS)
-            ]
-        )
+        gradients = [
+            [torch.randn(one.shape, generator=generator).to(one) * 0.01 for one in self.parameters]
+            for _ in range(NUM_GRADIENTS)
+        ]
+        self._gradients = itertools.cycle(gradients)
         self.optimizer = optim_build.build(component, model, param_groups=None, lr_factor=trial.lr_factor)
         self.period = component.period if component.period <= MAX_PERIOD else 1
         self._wants_graph = Capability.CREATE_GRAPH in component.capabilities
@@ -124,12 +127,8 @@ class Stepping:
         gradients = next(self._gradients)
         if self._wants_graph:  # of a loss whose second derivative is there
             with torch.enable_grad():
-                loss = torch.stack(
-                    [
-                        (parameter * gradient + 0.5 * parameter**2).sum()
-                        for parameter, gradient in zip(self.parameters, gradients, strict=True)
-                    ]
-                ).sum()
+                pairs = zip(self.parameters, gradients, strict=True)
+                loss = torch.stack([(one * gradient + 0.5 * one**2).sum() for one, gradient in pairs]).sum()
                 gradients = list(torch.autograd.grad(loss, self.parameters, create_graph=True))
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient if self._wants_graph else gradient.clone()
@@ -141,6 +140,9 @@ class Kernel:
 
     Args:
         device: where.
+
+    Attributes:
+        seconds: of one run, about.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -148,13 +150,19 @@ class Kernel:
             [torch.full_like(parameter, 0.5, requires_grad=False).to(device) for _ in range(3)]
             for parameter in Shapes().parameters()
         ]
+        self.seconds = min(_timed(self, device) for _ in range(NUM_WARMUP_STEPS))
 
     @torch.no_grad()
-    def __call__(self) -> None:
-        """Once: three operations for each tensor."""
-        for value, slope, mean in self._tensors:
-            mean.mul_(0.9).add_(slope, alpha=0.1)
-            value.add_(mean, alpha=-0.001)
+    def __call__(self, num_runs: int = 1) -> None:
+        """Three operations for each tensor, so many times."""
+        for _ in range(num_runs):
+            for value, slope, mean in self._tensors:
+                mean.mul_(0.9).add_(slope, alpha=0.1)
+                value.add_(mean, alpha=-0.001)
+
+    def num_runs(self, seconds: float) -> int:
+        """The runs that take about so long: what comes between meets a long step more often than a short kernel."""
+        return min(max(1, round(seconds / self.seconds)), MAX_RUNS)
 
 
 class _Operations(TorchDispatchMode):
@@ -203,19 +211,24 @@ class Timer:
         self._others: list[float] = []
         self._stepping = Stepping(trial, device)
         self._stepping.take(NUM_WARMUP_STEPS)
+        self._num_runs = kernel.num_runs(min(self._period() for _ in range(2)))
 
     def block(self, seconds: float) -> None:
         """Take steps for so long; whole periods, at least one."""
         until = time.perf_counter() + seconds
         while True:
-            spent = 0.0
-            for _ in range(self._stepping.period):
-                self._stepping.prepare()
-                spent += _timed(self._stepping.step, self._device)
-            self._own.append(spent / self._stepping.period)
-            self._others.append(_timed(self._kernel, self._device))
+            self._own.append(self._period())
+            self._others.append(_timed(partial(self._kernel, self._num_runs), self._device) / self._num_runs)
             if time.perf_counter() >= until:
                 return
+
+    def _period(self) -> float:
+        """Seconds of a step, the mean over a period."""
+        spent = 0.0
+        for _ in range(self._stepping.period):
+            self._stepping.prepare()
+            spent += _timed(self._stepping.step, self._device)
+        return spent / self._stepping.period
 
     def sample(self) -> dict[str, float]:
         """The fields of `optbench.regress.readings.Sample`."""
@@ -261,7 +274,7 @@ def _answers(question: Mapping[str, Any], told: TextIO) -> Iterator[Mapping[str,
     only = question["only"]
     chosen = {name: trial for name, trial in trials.items() if only is None or name in only}
     device = resolve_device(next(iter(chosen.values())).hardware)
-    yield {"environment": environment(device)}
+    yield {"environment": environment(device), "composed": list(trials), "optbench": optbench.__file__}
     if question["kind"] == "time":
         first = next(iter(chosen.values())).hardware
         # What that sets for the process is the same for all; and what is compiled is to stay so from block to block.
@@ -278,7 +291,6 @@ def _answers(question: Mapping[str, Any], told: TextIO) -> Iterator[Mapping[str,
 def _times(trials: Mapping[str, Trial], device: torch.device, *, told: TextIO) -> Iterator[Mapping[str, Any]]:
     """Times blocks as they are asked for, one line each, until there is no more: then what they came to."""
     kernel = Kernel(device)
-    kernel()
     timers: dict[str, Timer] = {}
     for name, trial in trials.items():
         answer = _tried(name, lambda name=name, trial=trial: timers.update({name: Timer(trial, device, kernel=kernel)}))  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """From the readings of two sides to a finding for each metric: bytes and counts exactly, others by their own rules."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from optbench.regress.findings import Answer, Finding
 from optbench.regress.losses import bits, losses
@@ -8,36 +9,60 @@ from optbench.regress.presence import presence
 from optbench.regress.readings import Readings
 from optbench.regress.rounds import Round, times
 
+STATE = "state_bytes"
 FIGURES: Mapping[str, str] = {
-    "state_bytes": "state bytes",
+    STATE: "state bytes",
     "num_operations": "dispatched operations",
     "peak_bytes": "predicted peak bytes",
 }
 
 
-def judge(old: Readings | None, new: Readings, *, rounds: Mapping[str, Sequence[Round]]) -> list[Finding]:
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a suite is to measure, so that what neither side has is missed.
+
+    Attributes:
+        trials: subjects that train.
+        steps: subjects that take steps.
+        is_timed: whether the steps are timed.
+    """
+
+    trials: Sequence[str] = ()
+    steps: Sequence[str] = ()
+    is_timed: bool = False
+
+
+NOTHING = Expected()
+
+
+def judge(
+    old: Readings | None, new: Readings, *, rounds: Mapping[str, Sequence[Round]], expected: Expected = NOTHING
+) -> list[Finding]:
     """A finding for each metric of either side.
 
     Args:
         old: the baseline; None where there is none, and all is new.
         new: of this side.
         rounds: of the times, by subject.
+        expected: what there has to be a finding of.
     """
     before = old or Readings()
+    timed = expected.steps if expected.is_timed else ()
     return [
-        *exact(before, new),
+        *exact(before, new, expected=expected.steps),
         *bits(before, new),
-        *losses(before, new),
-        *times(before, new, rounds=rounds),
+        *losses(before, new, expected=expected.trials),
+        *times(before, new, rounds=rounds, expected=timed),
     ]
 
 
-def exact(old: Readings, new: Readings) -> Iterator[Finding]:
+def exact(old: Readings, new: Readings, *, expected: Sequence[str]) -> Iterator[Finding]:
     """Bytes and counts: more is worse, less is another number and no worse."""
-    for subject in dict.fromkeys([*new.exact, *old.exact]):
+    for subject in dict.fromkeys([*expected, *new.exact, *old.exact]):
         before, now = old.exact.get(subject, {}), new.exact.get(subject, {})
         for name in dict.fromkeys([*FIGURES, *now, *before]):
-            if name in before or name in now:
+            # The state has bytes whatever the optimizer; the others cannot be had of each.
+            if name in before or name in now or (name == STATE and subject in expected):
                 yield _exact_finding(subject, name, old=old, new=new)
 
 

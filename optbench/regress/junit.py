@@ -47,7 +47,7 @@ def _case(finding: Finding, night: Night) -> ElementTree.Element:
     message = words.sentence(finding, night.against)
     if finding.answer is Answer.FAIL:
         case.append(_element("failure", _text(finding, night), message=message, type="regression"))
-    elif finding.answer is Answer.BROKEN:
+    elif finding.answer in (Answer.BROKEN, Answer.UNCOMPARED):
         case.append(_element("error", _text(finding, night), message=message, type="broken"))
     elif finding.answer in _SKIPPED:
         case.append(_element("skipped", message=finding.note or message))

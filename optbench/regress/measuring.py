@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from optbench.asking import Process
 from optbench.errors import UsageError
 from optbench.executors.devices import thread_variables
 from optbench.regress import benchmarks
+from optbench.regress.judging import Expected
 from optbench.regress.readings import Final, Readings, Sample
 from optbench.regress.sides import Side
 from optbench.regress.suite import Suite
@@ -26,10 +27,13 @@ NUM_BLOCKS = 8
 # In this order, where a task has several.
 LOSSES = ("test_loss", "train_loss")
 
+# What steps of a suite have in common.
+_OF_A_PROCESS = ("device", "num_threads", "deterministic")
 # What a subject's name says.
 _OF_A_SUBJECT = ("optimizer", "hardware.implementation", "hardware.compile_step", "hardware.precision")
 
 Config = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,20 @@ class Plan:
         return found
 
     @property
+    def expected(self) -> Expected:
+        """What there has to be a finding of."""
+        return Expected(
+            trials=[trial_subject(name, config) for name, configs in self.trials.items() for config in configs],
+            steps=self.subjects,
+            is_timed=self.suite.num_pairs > 0,
+        )
+
+    @property
+    def subjects(self) -> list[str]:
+        """Of all steps."""
+        return [step_subject(config) for configs in self.steps.values() for config in configs]
+
+    @property
     def num_threads(self) -> int:
         """The most that a step asks for."""
         return max(
@@ -69,9 +87,15 @@ class Plan:
         """Refuse what would make one metric of two.
 
         Raises:
-            UsageError: two steps, or two trials with the same seed, have the same name.
+            UsageError: two steps, or two trials with the same seed, have one name; or steps want different processes.
         """
-        steps = [step_subject(config) for configs in self.steps.values() for config in configs]
+        for key in _OF_A_PROCESS:
+            if len({str(config["hardware"].get(key)) for configs in self.steps.values() for config in configs}) > 1:
+                raise UsageError(
+                    f"suite {self.suite.name}: steps differ in hardware.{key}, and one process measures all of them. "
+                    "Make it another suite."
+                )
+        steps = self.subjects
         trials = [
             f"{trial_subject(name, config)} with seed {config['seed']}"
             for name, configs in self.trials.items()
@@ -125,6 +149,23 @@ def trial_subject(name: str, config: Config) -> str:
     return f"{name} {config['optimizer']['name']}"
 
 
+@dataclass(kw_only=True)
+class Found(Generic[T]):
+    """What a side answers.
+
+    Attributes:
+        found: by subject.
+        composed: the subjects that it knows, as far as it says.
+        environment: where it was measured; empty where it does not say.
+        failures: why subjects have nothing.
+    """
+
+    found: dict[str, T] = field(default_factory=dict)
+    composed: Sequence[str] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measuring:
     """Asks sides, one question after another.
@@ -152,14 +193,17 @@ class Measuring:
             UsageError: the side finds a mistake in what it is asked.
             Interrupted: a signal came.
         """
-        finals, found, failures = self._finals(side, is_here=is_here)
-        exact, environment, its_failures = self._exact(side)
+        trained = self.finals(side, is_here=is_here)
+        stepped = self.exact(side)
+        failures = {**trained.failures, **stepped.failures}
+        has = {*trained.found, *stepped.composed, *failures}
         return Readings(
-            environment=environment or found,
-            asked=self.plan.asked,
-            exact=exact,
-            finals=finals,
-            failures={**failures, **its_failures},
+            environment=stepped.environment or trained.environment,
+            # The other side may lack what this one has: then it is new here.
+            asked={subject: asked for subject, asked in self.plan.asked.items() if is_here or subject in has},
+            exact=stepped.found,
+            finals=trained.found,
+            failures=failures,
         )
 
     def samples(self, sides: Sequence[Side], only: Sequence[str]) -> list[Taken]:
@@ -199,12 +243,9 @@ class Measuring:
             configs=self.plan.folder,
         )
 
-    def _finals(
-        self, side: Side, *, is_here: bool
-    ) -> tuple[dict[str, dict[str, Final]], dict[str, Any], dict[str, str]]:
-        finals: dict[str, dict[str, Final]] = {}
-        failures: dict[str, str] = {}
-        environment: dict[str, Any] = {}
+    def finals(self, side: Side, *, is_here: bool) -> Found[dict[str, Final]]:
+        """How the trials end, by subject and seed."""
+        found: Found[dict[str, Final]] = Found()
         for name, configs in self.plan.trials.items():
             self.say(f"trials: {name}, {len(configs)} on {side.name}")
             folder = self.work / ("here" if is_here else "there")
@@ -214,29 +255,33 @@ class Measuring:
             )
             for record in records:
                 subject, seed = trial_subject(name, record["config"]), str(record["config"]["seed"])
-                finals.setdefault(subject, {})[seed] = _final(record)
-                environment = dict(record["environment"])
+                found.found.setdefault(subject, {})[seed] = _final(record)
+                found.environment = _environment(record)
             for subject in dict.fromkeys(trial_subject(name, config) for config in configs):
-                if subject not in finals:
-                    failures[subject] = reason or "its trials have no result"
-        return finals, environment, failures
+                if subject not in found.found and (reason or is_here):
+                    found.failures[subject] = reason or "its trials have no result"
+        return found
 
-    def _exact(self, side: Side) -> tuple[dict[str, dict[str, int]], dict[str, Any], dict[str, str]]:
-        subjects = [step_subject(config) for configs in self.plan.steps.values() for config in configs]
-        if not subjects:
-            return {}, {}, {}
-        self.say(f"bytes and operations of {len(subjects)} steps on {side.name}")
-        found: dict[str, dict[str, int]] = {}
+    def exact(self, side: Side) -> Found[dict[str, int]]:
+        """Bytes and operations of the steps."""
+        found: Found[dict[str, int]] = Found()
+        if not self.plan.steps:
+            return found
+        self.say(f"bytes and operations of {len(self.plan.subjects)} steps on {side.name}")
         failures: dict[str, str] = {}
-        environment: dict[str, Any] = {}
-        for answer in self._process(side).ask(self._question(kind="exact", only=None)):
-            if "environment" in answer:
-                environment = dict(answer["environment"])
-            elif "exact" in answer:
-                found.setdefault(answer["subject"], {}).update(answer["exact"])
-            elif "failure" in answer:
-                failures[answer.get("subject", "")] = answer["failure"]
-        return found, environment, spread(failures, subjects, found)
+        try:
+            for answer in self._process(side).ask(self._question(kind="exact", only=None)):
+                if "environment" in answer:
+                    found.environment, found.composed = _environment(answer), list(answer["composed"])
+                    side.check(answer["optbench"])
+                elif "exact" in answer:
+                    found.found.setdefault(answer["subject"], {}).update(answer["exact"])
+                elif "failure" in answer:
+                    failures[answer.get("subject", "")] = answer["failure"]
+        except UsageError as error:
+            raise UsageError(f"{side.name}: {error}") from error
+        found.failures = spread(failures, found.composed or self.plan.subjects, found.found)
+        return found
 
     def _process(self, side: Side) -> Process:
         (self.work / "compiled").mkdir(parents=True, exist_ok=True)
@@ -258,6 +303,11 @@ class Measuring:
             "only": only if only is None else list(only),
             "config_dir": None if self.plan.folder is None else str(self.plan.folder.resolve()),
         }
+
+
+def _environment(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Where it was measured, without the name of the host: what is kept in git and sent about is no place for it."""
+    return {key: value for key, value in record["environment"].items() if key != "host"}
 
 
 def _final(record: Mapping[str, Any]) -> Final:

@@ -89,7 +89,7 @@ def from_json(record: Mapping[str, Any]) -> Night:
     return Night(
         **{
             **own,
-            "load": tuple(own["load"]),
+            "load": (float(own["load"][0]), float(own["load"][1])),
             "against": Against(**own["against"]),
             "readings": readings.from_json(own["readings"]),
             "findings": [findings.from_json(finding) for finding in own["findings"]],

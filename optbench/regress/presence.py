@@ -3,7 +3,7 @@
 from optbench.regress.findings import Answer
 from optbench.regress.readings import Readings
 
-ANOTHER_QUESTION = "its overrides are others than the baseline's, so that the two are not to be compared"
+ANOTHER_QUESTION = "its overrides are others than the baseline's"
 
 
 def presence(
@@ -11,13 +11,14 @@ def presence(
 ) -> tuple[Answer | None, str]:
     """The answer where a figure is not on both sides, or not of the same question; None where they can be compared."""
     if now is None:
-        reason = new.failures.get(subject, "")
         if subject in new.asked:
-            return Answer.BROKEN, reason
-        return Answer.MISSING, "the suite no longer asks for it"
+            return Answer.BROKEN, new.failures.get(subject, "")
+        return Answer.MISSING, ""
     if before is None:
+        if subject not in old.asked:
+            return Answer.NEW, ""
         reason = old.failures.get(subject, "")
-        return Answer.NEW, f"the other side has no figure: {reason}" if reason else "the baseline does not have it"
+        return Answer.UNCOMPARED, f"the other side has no figure{f': {reason}' if reason else ''}"
     if old.asked.get(subject) != new.asked.get(subject):
-        return Answer.UNKNOWN, ANOTHER_QUESTION
+        return Answer.UNCOMPARED, ANOTHER_QUESTION
     return None, ""

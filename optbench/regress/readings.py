@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-SCHEMA = 1
+# Figures of another version are of another instrument or kernel: they are no measure of these.
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,11 @@ class Final:
 
     status: str
     loss: float | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the trial came to its end."""
+        return self.status in ("completed", "reached_target")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +88,33 @@ def from_json(record: Mapping[str, Any]) -> Readings:
 
     Raises:
         KeyError: something is missing.
-        TypeError: something is of another kind.
+        AttributeError, TypeError, ValueError: something is of another kind.
     """
     return Readings(
         environment=dict(record["environment"]),
-        asked=dict(record["asked"]),
-        exact={subject: dict(figures) for subject, figures in record["exact"].items()},
+        asked={subject: str(digest) for subject, digest in record["asked"].items()},
+        exact={
+            subject: {name: int(count) for name, count in figures.items()}
+            for subject, figures in record["exact"].items()
+        },
         finals={
-            subject: {seed: Final(**final) for seed, final in finals.items()}
+            subject: {seed: _final(final) for seed, final in finals.items()}
             for subject, finals in record["finals"].items()
         },
-        samples={subject: [Sample(**one) for one in samples] for subject, samples in record["samples"].items()},
-        failures=dict(record["failures"]),
+        samples={
+            subject: [Sample(**{key: _number(value) for key, value in one.items()}) for one in samples]
+            for subject, samples in record["samples"].items()
+        },
+        failures={subject: str(reason) for subject, reason in record["failures"].items()},
     )
+
+
+def _final(record: Mapping[str, Any]) -> Final:
+    loss = record["loss"]
+    return Final(status=str(record["status"]), loss=None if loss is None else float(_number(loss)))
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no number")
+    return value

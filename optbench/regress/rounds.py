@@ -1,8 +1,8 @@
 """Times of a step on two sides, in rounds of fresh processes.
 
 The rule was chosen on measured noise: a mean or a significance test of step times alarms at the noise of a shared
-machine, and the quickest step of a process hardly does, since contention only adds time. What differs from process to
-process is the same within one, so processes are what is repeated.
+machine, and the tenth percentile of a process hardly does, since contention only adds time. What differs from process
+to process is the same within one, so processes are what is repeated.
 """
 
 import math
@@ -100,6 +100,8 @@ def time_answer(rounds: Sequence[Round]) -> Answer | None:
     """
     if any(one.is_hopeless for one in rounds):
         return Answer.BROKEN
+    if rounds and not any(_is_whole([value]) for one in rounds for value in one.old):
+        return Answer.UNCOMPARED
     telling = [one for one in rounds if one.tells]
     overall = joined(rounds)
     if overall is not None:
@@ -119,8 +121,11 @@ def time_answer(rounds: Sequence[Round]) -> Answer | None:
 
 
 def value_of(sample: Sample, *, on_gpu: bool, in_kernels: bool) -> float:
-    """The figure of a process: its quickest step on a CPU, where others only add time; the median on a GPU."""
-    step, kernel = (sample.median, sample.kernel_median) if on_gpu else (sample.best, sample.kernel_best)
+    """The figure of a process: a quick step on a CPU, where others only add time; the median on a GPU.
+
+    Not the very quickest, which chance gives to some processes and not to others.
+    """
+    step, kernel = (sample.median, sample.kernel_median) if on_gpu else (sample.p10, sample.kernel_p10)
     return _divided(step, kernel) if in_kernels else step
 
 
@@ -129,15 +134,18 @@ def is_on_gpu(readings: Readings) -> bool:
     return readings.environment.get("device_type") == "cuda"
 
 
-def times(old: Readings, new: Readings, *, rounds: Mapping[str, Sequence[Round]]) -> Iterator[Finding]:
-    """A finding for each subject whose steps were timed."""
-    for subject in dict.fromkeys([*new.samples, *old.samples]):
+def times(
+    old: Readings, new: Readings, *, rounds: Mapping[str, Sequence[Round]], expected: Sequence[str]
+) -> Iterator[Finding]:
+    """A finding for each subject whose steps were timed, or had to be."""
+    for subject in dict.fromkeys([*expected, *new.samples, *old.samples]):
         before, now = old.samples.get(subject), new.samples.get(subject)
         answer, note = presence(subject, before or None, now or None, old=old, new=new)
-        own = rounds.get(subject, ())
         if answer is None:
-            yield _time_finding(subject, own)
+            yield _time_finding(subject, rounds.get(subject, ()))
             continue
+        if answer is Answer.NEW and time_answer(own := rounds.get(subject, ())) is Answer.UNKNOWN:
+            answer, note = Answer.UNKNOWN, _time_note(Answer.UNKNOWN, own)  # no figure that a baseline could keep
         values = [value_of(one, on_gpu=is_on_gpu(new), in_kernels=True) for one in now or ()]
         yield Finding(
             kind="time",
@@ -183,6 +191,8 @@ def _time_note(answer: Answer, rounds: Sequence[Round]) -> str:
             )
         case Answer.BROKEN:
             return "processes that were to time it have no figure"
+        case Answer.UNCOMPARED:
+            return "the other side has no figure"
         case _ if len(rounds) > 1:
             return f"over {len(rounds)} rounds of fresh processes: {ratios}"
         case _:

@@ -103,7 +103,9 @@ def of_nights(history: History) -> Sheet:
 
 
 def _mark(night: Night) -> str:
-    return next((words.MARKS[answer] for answer in (Answer.FAIL, Answer.BROKEN) if night.count(answer)), "")
+    return next(
+        (words.MARKS[answer] for answer in (Answer.FAIL, Answer.BROKEN, Answer.UNCOMPARED) if night.count(answer)), ""
+    )
 
 
 def _findings(findings: Sequence[Finding], against: Against, *, name: str, title: str) -> Sheet:

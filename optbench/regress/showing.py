@@ -23,10 +23,17 @@ MAX_LINES = 20
 _COLOURS: Mapping[Answer, str] = {
     Answer.FAIL: "red",
     Answer.BROKEN: "red",
+    Answer.UNCOMPARED: "yellow",
     Answer.UNKNOWN: "yellow",
     Answer.CHANGED: "yellow",
     Answer.IMPROVED: "green",
 }
+
+
+def clear(folder: Path) -> None:
+    """Delete what the last run has written for others to read; its record among the runs stays."""
+    for name in (RECORD, JUNIT, f"{page.NAME}.html", f"{page.NAME}.md"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def keep(night: Night, *, folder: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import optbench
 from optbench.console import note
 from optbench.errors import UsageError
 from optbench.hub import cache_folder
@@ -37,22 +38,41 @@ class Side:
         name: in words.
         python: its interpreter.
         variables: of its processes, besides those of this one.
+        root: the folder that its optbench lies below.
     """
 
     name: str
     python: str = sys.executable
     variables: Mapping[str, str] = field(default_factory=dict)
+    root: Path = Path(optbench.__file__).parent
 
     def environ(self) -> dict[str, str]:
         """The variables of its processes."""
-        return {**os.environ, **self.variables}
+        others = ("PYTHONPATH", "PYTHONHOME") if self.python != sys.executable else ()  # would come before its own
+        return {**{key: value for key, value in os.environ.items() if key not in others}, **self.variables}
+
+    def check(self, file: str) -> None:
+        """Check that a process of it has used its optbench and no other.
+
+        Args:
+            file: `optbench.__file__` there.
+
+        Raises:
+            UsageError: it has not, so that its figures would be another's.
+        """
+        if not Path(file).resolve().is_relative_to(self.root.resolve()):
+            raise UsageError(
+                f"{self.name}: its processes use {file}, and not the optbench below {self.root}. Look for what comes "
+                "first on their path, such as a .pth file of the environment."
+            )
 
 
 def kind_of(against: str) -> Kind:
     """What `--against` names: a wheel, pins of packages, or else something that git knows."""
     if against.endswith(".whl"):
         return "wheel"
-    return "pins" if all(_PIN.fullmatch(word) for word in _pins(against)) else "git"
+    pins = _pins(against)
+    return "pins" if pins and all(map(_PIN.fullmatch, pins)) else "git"
 
 
 def check(against: str) -> None:
@@ -61,6 +81,8 @@ def check(against: str) -> None:
     Raises:
         UsageError: there is no such file or commit, or no checkout to look for it.
     """
+    if not against.strip():
+        raise UsageError("--against: nothing is named. Give a commit, pins such as torch==2.11.0, or a wheel.")
     match kind_of(against):
         case "wheel" if not Path(against).is_file():
             raise UsageError(f"--against {against}: there is no such file.")
@@ -74,13 +96,18 @@ def make(against: str) -> Side:
     Raises:
         UsageError: it cannot be made; with what pip says.
     """
-    match kind_of(against):
-        case "wheel":
-            return _of_wheel(Path(against))
-        case "pins":
-            return _of_pins(_pins(against))
-        case _:
-            return _of_commit(against)
+    try:
+        match kind_of(against):
+            case "wheel":
+                return _of_wheel(Path(against))
+            case "pins":
+                return _of_pins(_pins(against))
+            case _:
+                return _of_commit(against)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UsageError(
+            f"--against {against}: the environment could not be made below {cache_folder()}: {error}."
+        ) from error
 
 
 def _pins(against: str) -> list[str]:
@@ -95,15 +122,15 @@ def _of_wheel(wheel: Path) -> Side:
     folder = _folder("wheel", wheel.name, digest, *_installed())
     if not (folder / _STAMP).is_file():
         _overlay(folder, str(wheel.resolve()), what=wheel.name)
-    return Side(name=wheel.name, variables=_before_all(folder))
+    return Side(name=wheel.name, variables=_before_all(folder), root=folder)
 
 
 def _of_commit(ref: str) -> Side:
     root, commit = _commit(ref)
     name = ref if commit.startswith(ref) else f"{ref} ({commit[:10]})"
     pins = _git(root, "show", f"{commit}:constraints.txt")
-    has_other_pins = pins is not None and pins.strip() != (root / "constraints.txt").read_text().strip()
-    folder = _folder("git", commit, *_installed())
+    has_other_pins = pins is not None and pins.strip() != _text(root / "constraints.txt").strip()
+    folder = _folder("git", "whole" if has_other_pins else "overlay", commit, *_installed())
     source = folder.with_name(f"{folder.name}-source")
     if not (folder / _STAMP).is_file():
         shutil.rmtree(source, ignore_errors=True)
@@ -115,8 +142,8 @@ def _of_commit(ref: str) -> Side:
             _overlay(folder, str(source), what=name)
         shutil.rmtree(source, ignore_errors=True)
     if has_other_pins:
-        return Side(name=name, python=str(folder / "bin" / "python"))
-    return Side(name=name, variables=_before_all(folder))
+        return Side(name=name, python=str(folder / "bin" / "python"), root=folder)
+    return Side(name=name, variables=_before_all(folder), root=folder)
 
 
 def _commit(ref: str) -> tuple[Path, str]:
@@ -144,6 +171,10 @@ def _unpack(root: Path, commit: str, folder: Path) -> None:
     folder.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(folder, filter="data")
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
 
 
 def _git(root: Path, *arguments: str) -> str | None:
@@ -177,7 +208,8 @@ def _of_pins(pins: Sequence[str]) -> Side:
         constraints.write_text("\n".join([*others, *pins]) + "\n")
         torch = [line for line in (*pins, *others) if line.startswith("torch==")]
         _whole(folder, _source(), [*pins, "--constraint", str(constraints)], torch=torch, what=" ".join(pins))
-    return Side(name=" ".join(pins), python=str(folder / "bin" / "python"))
+    own = Side.root if isinstance(_source(), Path) else folder
+    return Side(name=" ".join(pins), python=str(folder / "bin" / "python"), root=own)
 
 
 def _source() -> Path | str:
@@ -197,7 +229,9 @@ def _whole(folder: Path, source: Path | str, arguments: Sequence[str], *, torch:
     if torch:  # alone it is taken as a CPU build where the index has one, and nothing later draws in another
         _pip(python, "install", *torch, what=what)
     wanted = f"{source}{extras}" if isinstance(source, Path) else source.replace("optbench", f"optbench{extras}", 1)
-    _pip(python, "install", wanted, *arguments, what=what)
+    # A checkout stays one: its code goes on to change, and both sides are to have the same.
+    editable = ["--editable"] if source == _source() and isinstance(source, Path) else []
+    _pip(python, "install", *editable, wanted, *arguments, what=what)
     (folder / _STAMP).touch()
 
 
@@ -215,6 +249,7 @@ def _installed() -> list[str]:
         # A build for the CPU calls itself 2.13.0+cpu, which an index may not have.
         _canonical(one.metadata["Name"]): one.version.partition("+")[0]
         for one in importlib.metadata.distributions()
+        if one.metadata["Name"]  # not of what a broken installation has left
     }
     return sorted(
         f"{name}=={version}" for name, version in found.items() if name not in ("optbench", "pip", "setuptools")

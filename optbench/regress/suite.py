@@ -122,6 +122,8 @@ def _sweeps(content: Any, *, where: str) -> dict[str, list[str]]:
     for name, lines in parse_mapping(content or {}, where=where).items():
         place = f"{where}.{name}"
         found[as_word(name, where=place)] = overrides = as_texts(lines, where=place)
+        if not overrides:
+            raise UsageError(f"{place}: it lists no override; at least the task and the optimizers are needed.")
         for line in overrides:
             if (key := line.lstrip("+~").partition("=")[0].partition(".")[0]) in _OURS:
                 raise UsageError(f"{place}: {line}: a regression run sets {key} by itself; leave this out.")

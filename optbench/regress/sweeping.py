@@ -13,7 +13,8 @@ from optbench.secrets import hidden
 
 _FAILED_TRIALS = 11
 _MISTAKE = 2
-_INTERRUPTED = (130, 143)
+_INTERRUPTED = (129, 130, 143)
+_GRACE_SECONDS = 40.0
 
 
 def sweep(
@@ -36,18 +37,36 @@ def sweep(
         UsageError: the side finds a mistake in the overrides.
         Interrupted: a signal ended it.
     """
-    command = [side.python, "-P", "-m", "optbench", "sweep", *overrides, *others, f"results={results}"]
-    command += [f"sweep.name={name}", "cost.seconds=null"]
+    # For Hydra, to which a comma would make a list.
+    quoted = str(results.resolve()).replace("\\", "\\\\").replace('"', '\\"')
+    command = [side.python, "-P", "-m", "optbench", "sweep", *overrides, *others, f'results="{quoted}"']
+    command += ["sweep=once", f"sweep.name={name}", "cost.seconds=null"]
     command += [] if configs is None else ["--config-dir", str(configs.resolve())]
-    done = subprocess.run(command, env=side.environ(), capture_output=True, text=True, check=False)
-    last = hidden(" ".join(done.stderr.strip().splitlines()[-3:]))
-    if done.returncode in _INTERRUPTED:
-        raise Interrupted(done.returncode)
-    if done.returncode == _MISTAKE:
+    code, said = _run(command, side)
+    last = hidden(" ".join(said.strip().splitlines()[-3:]))
+    if code in _INTERRUPTED:
+        raise Interrupted(code)
+    if code == _MISTAKE:
         raise UsageError(f"{side.name}, trials {name}: {last}")
     records = []
     for file in sorted((results / name / "trials").glob("*.json")):
         with suppress(OSError, ValueError):
             records.append(json.loads(file.read_bytes()))
-    reason = "" if done.returncode in (0, _FAILED_TRIALS) else f"the sweep ended with code {done.returncode}: {last}"
+    reason = "" if code in (0, _FAILED_TRIALS) else f"the sweep ended with code {code}: {last}"
     return records, reason
+
+
+def _run(command: Sequence[str], side: Side) -> tuple[int, str]:
+    """The code with which it ends, and what it says on standard error; it ends with whoever waits for it."""
+    with subprocess.Popen(
+        command, env=side.environ(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _, said = process.communicate()
+        except BaseException:
+            process.terminate()  # it asks its own workers to stop
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_GRACE_SECONDS)
+            process.kill()
+            raise
+    return process.returncode, said

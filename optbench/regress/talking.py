@@ -65,7 +65,7 @@ class Talk:
 
     def _note(self, answer: Mapping[str, Any]) -> None:
         if "environment" in answer:
-            self._environment = dict(answer["environment"])
+            self._environment = {key: value for key, value in answer["environment"].items() if key != "host"}
         elif "sample" in answer:
             self._samples[answer["subject"]] = Sample(**answer["sample"])
         elif "failure" in answer:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optbench.regress.measuring import Measuring, step_subject
+from optbench.regress.measuring import Measuring
 from optbench.regress.readings import Readings, Sample
 from optbench.regress.rounds import MAX_ROUNDS, Round, is_on_gpu, time_answer, value_of
 from optbench.regress.sides import Side
@@ -18,7 +18,7 @@ class Timed:
     """What rounds have given.
 
     Attributes:
-        rounds: by subject; none of those that the baseline does not have.
+        rounds: by subject; of those that the baseline does not have, against themselves.
         here: samples of this side, by subject.
         there: samples of the other side, where it ran beside this one.
         environment: of this side.
@@ -42,9 +42,9 @@ def take(measuring: Measuring, *, here: Side, there: Side | None, baseline: Read
         baseline: with the samples of an earlier night; None where there is none, or the other side is measured.
     """
     plan = measuring.plan
-    waiting = [step_subject(config) for configs in plan.steps.values() for config in configs]
+    waiting = plan.subjects
     rounds: dict[str, list[Round]] = {}
-    samples: dict[str, dict[str, list[Sample]]] = {_OLD: {}, _NEW: {}, _CONTROL: {}}
+    taken: dict[str, list[_Taken]] = {subject: [] for subject in waiting}
     failures: dict[str, str] = {}
     environment: Mapping[str, Any] = {}
     order = [(_NEW, here), (_CONTROL, here)] if there is None else [(_OLD, there), (_NEW, here), (_CONTROL, here)]
@@ -54,32 +54,49 @@ def take(measuring: Measuring, *, here: Side, there: Side | None, baseline: Read
         found: dict[str, list[Mapping[str, Sample]]] = {_OLD: [], _NEW: [], _CONTROL: []}
         for pair in range(plan.suite.num_pairs):
             turned = order if pair % 2 == 0 else order[::-1]
-            taken = measuring.samples([side for _, side in turned], waiting)
-            for (who, side), own in zip(turned, taken, strict=True):
+            for (who, side), own in zip(turned, measuring.samples([side for _, side in turned], waiting), strict=True):
                 found[who].append(own.samples)
-                for subject, sample in own.samples.items():
-                    samples[who].setdefault(subject, []).append(sample)
                 if side is here:
                     environment = own.environment or environment
                     failures |= own.failures
         on_gpu = is_on_gpu(Readings(environment=environment))
-        still = []
         for subject in waiting:
             earlier = None if baseline is None else baseline.samples.get(subject)
-            if there is None and not earlier:
-                continue  # nothing to hold it against
-            one = _round(subject, found, earlier=earlier, on_gpu=on_gpu)
+            one = _round(subject, found, earlier=earlier, is_alone=there is None, on_gpu=on_gpu)
             rounds.setdefault(subject, []).append(one)
-            if time_answer(rounds[subject]) is None:
-                still.append(subject)
-        waiting = still
+            taken[subject].append(_Taken(who=found, subject=subject, counts=one.tells))
+        waiting = [subject for subject in waiting if time_answer(rounds[subject]) is None]
         if not waiting:
             break
-    both = {
-        subject: [*samples[_NEW].get(subject, ()), *samples[_CONTROL].get(subject, ())]
-        for subject in dict.fromkeys([*samples[_NEW], *samples[_CONTROL]])
+    samples = {
+        side: {subject: kept for subject, each in taken.items() if (kept := _kept(each, names))}
+        for side, names in (("here", (_NEW, _CONTROL)), ("there", (_OLD,)))
     }
-    return Timed(rounds=rounds, here=both, there=samples[_OLD], environment=environment, failures=failures)
+    return Timed(
+        rounds=rounds,
+        here=samples["here"],
+        there=samples["there"],
+        environment=environment,
+        failures={subject: reason for subject, reason in failures.items() if subject not in samples["here"]},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """What one round has of a subject, and whether it counts."""
+
+    who: Mapping[str, Sequence[Mapping[str, Sample]]]
+    subject: str
+    counts: bool
+
+    def of(self, names: Sequence[str]) -> list[Sample]:
+        return [own[self.subject] for name in names for own in self.who[name] if self.subject in own]
+
+
+def _kept(rounds: Sequence[_Taken], names: Sequence[str]) -> list[Sample]:
+    """The samples of the rounds that count; of all, where none does."""
+    counting = [one for one in rounds if one.counts] or rounds
+    return [sample for one in counting for sample in one.of(names)]
 
 
 def _round(
@@ -87,15 +104,19 @@ def _round(
     found: Mapping[str, Sequence[Mapping[str, Sample]]],
     *,
     earlier: Sequence[Sample] | None,
+    is_alone: bool,
     on_gpu: bool,
 ) -> Round:
-    in_kernels = earlier is not None
-
     def values(who: str) -> list[float]:
         return [
-            value_of(own[subject], on_gpu=on_gpu, in_kernels=in_kernels) if subject in own else math.nan
+            value_of(own[subject], on_gpu=on_gpu, in_kernels=is_alone) if subject in own else math.nan
             for own in found[who]
         ]
 
-    old = values(_OLD) if earlier is None else [value_of(one, on_gpu=on_gpu, in_kernels=True) for one in earlier]
-    return Round(old=old, new=values(_NEW), control=values(_CONTROL), is_paired=earlier is None)
+    new, control = values(_NEW), values(_CONTROL)
+    if not is_alone:
+        return Round(old=values(_OLD), new=new, control=control, is_paired=True)
+    if earlier:
+        old = [value_of(one, on_gpu=on_gpu, in_kernels=True) for one in earlier]
+        return Round(old=old, new=new, control=control, is_paired=False)
+    return Round(old=new, new=new, control=control, is_paired=True)  # all there is to find out is the noise

@@ -45,7 +45,7 @@ def regress_verb(arguments: list[str]) -> int:
     from optbench.regress import benchmarks, gate, measuring, sides, suite
 
     chosen = suite.find(given.suite, folder)
-    against = parsed.against or given.against
+    against = given.against if parsed.against is None else parsed.against
     if against is not None:
         sides.check(against)
     _check_device(chosen)
@@ -114,6 +114,8 @@ def _split(words: Sequence[str]) -> _Given:
 
     found = _Given()
     others, found.tracked = destination.split(words)
+    if len(plain := [word for word in others if "=" not in word]) > 1:
+        raise UsageError(f"{' '.join(plain)}: one suite at a time.")
     for word in others:
         key, equals, value = word.partition("=")
         match key if equals else "":

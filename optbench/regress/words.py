@@ -16,6 +16,7 @@ Unit = Literal["bytes", "count", "loss", "s", "kernels"]
 MARKS: Mapping[Answer, str] = {
     Answer.FAIL: "✗",
     Answer.BROKEN: "!",
+    Answer.UNCOMPARED: "≠",
     Answer.UNKNOWN: "?",
     Answer.CHANGED: "≠",
     Answer.MISSING: "\N{EN DASH}",
@@ -27,6 +28,7 @@ MARKS: Mapping[Answer, str] = {
 TITLES: Mapping[Answer, str] = {
     Answer.FAIL: "Worse",
     Answer.BROKEN: "Could not be measured",
+    Answer.UNCOMPARED: "Held against nothing",
     Answer.UNKNOWN: "Cannot be told",
     Answer.CHANGED: "Changed, and no worse",
     Answer.MISSING: "No longer asked for",
@@ -38,6 +40,7 @@ TITLES: Mapping[Answer, str] = {
 _ARE: Mapping[Answer, tuple[str, str]] = {
     Answer.FAIL: ("is worse", "are worse"),
     Answer.BROKEN: ("could not be measured", "could not be measured"),
+    Answer.UNCOMPARED: ("was held against nothing", "were held against nothing"),
     Answer.UNKNOWN: ("cannot be told", "cannot be told"),
     Answer.CHANGED: ("changed and is no worse", "changed and are no worse"),
     Answer.MISSING: ("is no longer asked for", "are no longer asked for"),
@@ -45,7 +48,12 @@ _ARE: Mapping[Answer, tuple[str, str]] = {
     Answer.IMPROVED: ("is better", "are better"),
     Answer.PASS: ("is the same", "are the same"),
 }
-_HEADS = {Answer.FAIL: "Regression", Answer.BROKEN: "Broken", Answer.UNKNOWN: "Unknown"}
+_HEADS = {
+    Answer.FAIL: "Regression",
+    Answer.BROKEN: "Broken",
+    Answer.UNCOMPARED: "Not compared",
+    Answer.UNKNOWN: "Unknown",
+}
 _ENVIRONMENTS = {"git": "the commit", "pins": "the pins", "wheel": "the wheel"}
 
 

@@ -29,7 +29,7 @@ cost: {minutes: null, machine: any}
 steps:
   plain:
     - task=digits_mlp
-    - optimizer=adamw,sgd,momentum,lion,adafactor,muon,adam8bit,schedulefree_adamw
+    - optimizer=adamw,lion,adafactor,muon,adam8bit
     - hardware=cpu
   implementations: [task=digits_mlp, optimizer=adamw, "hardware.implementation=foreach,fused", hardware=cpu]
 time: {num_pairs: 3, seconds: 0.2}
@@ -81,7 +81,10 @@ def test_the_gate_over_many_nights(fault: str, tmp_path: Path) -> None:
 def keep(timed: timing.Timed, *, fault: str, night: int) -> None:
     if folder := os.environ.get("OPTBENCH_NIGHTS_FOLDER"):
         record = {subject: [asdict(one) for one in rounds] for subject, rounds in timed.rounds.items()}
-        samples = {subject: [asdict(one) for one in own] for subject, own in timed.here.items()}
+        samples = {
+            side: {subject: [asdict(one) for one in own] for subject, own in samples.items()}
+            for side, samples in (("here", timed.here), ("there", timed.there))
+        }
         path = Path(folder) / f"{fault or 'itself'}-{night:02}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"rounds": record, "samples": samples}))
