@@ -13,7 +13,7 @@ from optbench.regress import readings as reading
 from optbench.regress.findings import Answer, Finding
 from optbench.regress.judging import Expected, judge
 from optbench.regress.readings import Final, Readings
-from optbench.regress.rounds import Round
+from optbench.regress.rounds import MAX_ROUNDS, Round
 from tests.nights import ENVIRONMENT, sample
 
 LOSSES = (0.50, 0.52, 0.48, 0.55, 0.51)
@@ -184,7 +184,7 @@ def test_a_time_that_is_no_number_is_never_a_pass(value: float, place: str) -> N
     timed = side(samples={"adamw": [sample()] * 3})
     for figures in ([0.001, value, 0.001], [value] * 3):
         sides = {name: [0.001] * 3 for name in ("old", "new", "control")} | {place: figures}
-        rounds = {"adamw": [Round(**sides, is_paired=True)] * 4}  # type: ignore[arg-type]
+        rounds = {"adamw": [Round(**sides, is_paired=True)] * MAX_ROUNDS}  # type: ignore[arg-type]
         found = {one.name: one for one in judge(timed, timed, rounds=rounds)}
         assert found["step time of adamw"].answer in (Answer.BROKEN, Answer.UNCOMPARED)
 

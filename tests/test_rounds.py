@@ -58,6 +58,20 @@ def test_a_round_without_a_figure_says_nothing_and_without_any_ends_it() -> None
     assert time_answer([none]) is Answer.BROKEN
 
 
+def test_a_machine_that_is_busier_than_the_baselines_was_tells_nothing() -> None:
+    for kernel_ratio in (0.8, 1.2, math.nan):
+        one = Round(old=[5.0], new=[6.0] * 3, control=[6.0] * 3, is_paired=False, kernel_ratio=kernel_ratio)
+        assert time_answer([one] * (MAX_ROUNDS - 1)) is None
+        assert time_answer([one] * MAX_ROUNDS) is Answer.UNKNOWN
+
+
+def test_the_control_is_taken_at_its_worst_and_the_ratio_at_its_best() -> None:
+    one = Round(old=[1.0, 1.2, 1.0], new=[1.0, 1.3, 1.4], control=[1.0, 1.3, 1.1], is_paired=True)
+    assert one.control_ratio == pytest.approx(1.1 / 1.3)
+    assert one.is_noisy
+    assert one.ratio == pytest.approx(1.3 / 1.2)
+
+
 def test_one_process_that_was_unlucky_decides_nothing() -> None:
     unlucky = Round(old=[1.0, 1.0, 1.0], new=[1.0, 2.0, 1.01], control=[1.01, 1.0, 1.0], is_paired=True)
     assert time_answer([unlucky]) is Answer.PASS

@@ -21,7 +21,7 @@ MAX_RATIO = 1.10
 SUSPICIOUS = 1.05
 # The rounds of fresh processes that it takes to call a step slower, and those after which nobody knows.
 NUM_ROUNDS = 2
-MAX_ROUNDS = 4
+MAX_ROUNDS = 5
 TIME = "step time"
 
 
@@ -34,12 +34,15 @@ class Round:
         new: of this side, in the same unit.
         control: of this side once more: the same code in other processes.
         is_paired: whether the old ones ran beside the new ones.
+        kernel_ratio: of the kernel's own seconds, now over then, where they did not: how much else the machine has to
+            do now, or less. What slows it down does not slow all down alike.
     """
 
     old: Sequence[float]
     new: Sequence[float]
     control: Sequence[float]
     is_paired: bool
+    kernel_ratio: float = 1.0
 
     @property
     def current(self) -> list[float]:
@@ -49,17 +52,19 @@ class Round:
     @property
     def ratio(self) -> float:
         """New over old, by the medians; where they ran in pairs, by the pairs if that says less."""
-        return _ratio(self.current, [*self.old, *self.old] if self.is_paired else self.old, is_paired=self.is_paired)
+        if not self.is_paired:
+            return _divided(median(self.current), median(self.old))
+        return min(_ratios(self.current, [*self.old, *self.old]), key=_distance)
 
     @property
     def control_ratio(self) -> float:
-        """The same code's ratio to itself, which ran in pairs."""
-        return _ratio(self.control, self.new, is_paired=True)
+        """The same code's ratio to itself, by the medians or by the pairs, whichever says more."""
+        return max(_ratios(self.control, self.new), key=_distance)
 
     @property
     def is_noisy(self) -> bool:
         """Whether nothing can be told by this round."""
-        return not 1.0 / MAX_RATIO <= self.control_ratio <= MAX_RATIO
+        return not all(1.0 / MAX_RATIO <= ratio <= MAX_RATIO for ratio in (self.control_ratio, self.kernel_ratio))
 
     @property
     def is_whole(self) -> bool:
@@ -88,6 +93,7 @@ def joined(rounds: Sequence[Round]) -> Round | None:
         new=[value for one in telling for value in one.new],
         control=[value for one in telling for value in one.control],
         is_paired=telling[0].is_paired,
+        kernel_ratio=telling[-1].kernel_ratio,
     )
 
 
@@ -185,9 +191,11 @@ def _time_note(answer: Answer, rounds: Sequence[Round]) -> str:
         case Answer.FAIL:
             return f"slower in {len(rounds)} rounds of fresh processes: {ratios}"
         case Answer.UNKNOWN:
+            kernels = ", ".join(f"{one.kernel_ratio:.3f}" for one in whole if not one.is_paired)
+            now = f", and the kernel took {kernels} times what it did then" if kernels else ""
             return (
                 f"too noisy: over {len(rounds)} rounds {ratios or 'no figure'}, while the same code's ratio to itself "
-                f"was {controls or 'not measured'}"
+                f"was {controls or 'not measured'}{now}"
             )
         case Answer.BROKEN:
             return "processes that were to time it have no figure"
@@ -199,13 +207,15 @@ def _time_note(answer: Answer, rounds: Sequence[Round]) -> str:
             return ""
 
 
-def _ratio(above: Sequence[float], below: Sequence[float], *, is_paired: bool) -> float:
-    """Both ways to take the middle are as good; chance seldom leads both astray, a change shows in both."""
-    of_medians = _divided(median(above), median(below))
-    if not is_paired:
-        return of_medians
-    of_pairs = median(_divided(one, two) for one, two in zip(above, below, strict=False))
-    return min(of_medians, of_pairs, key=lambda ratio: abs(math.log(ratio)) if 0.0 < ratio < math.inf else math.inf)
+def _ratios(above: Sequence[float], below: Sequence[float]) -> tuple[float, float]:
+    """Of the medians, and the median of those of pairs: chance seldom leads both astray, a change shows in both."""
+    pairs = [_divided(one, two) for one, two in zip(above, below, strict=False)]
+    return _divided(median(above), median(below)), median(pairs)
+
+
+def _distance(ratio: float) -> float:
+    """How far it is from 1."""
+    return abs(math.log(ratio)) if 0.0 < ratio < math.inf else math.inf
 
 
 def _is_whole(values: Sequence[float]) -> bool:

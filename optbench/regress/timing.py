@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from optbench.regress.measuring import Measuring
@@ -118,5 +119,13 @@ def _round(
         return Round(old=values(_OLD), new=new, control=control, is_paired=True)
     if earlier:
         old = [value_of(one, on_gpu=on_gpu, in_kernels=True) for one in earlier]
-        return Round(old=old, new=new, control=control, is_paired=False)
+        kernels = [_kernel(own[subject], on_gpu=on_gpu) for own in found[_NEW] if subject in own]
+        before = median(_kernel(one, on_gpu=on_gpu) for one in earlier)
+        ratio = median(kernels) / before if kernels and before else math.nan
+        return Round(old=old, new=new, control=control, is_paired=False, kernel_ratio=ratio)
     return Round(old=new, new=new, control=control, is_paired=True)  # all there is to find out is the noise
+
+
+def _kernel(sample: Sample, *, on_gpu: bool) -> float:
+    """Seconds of the kernel."""
+    return sample.kernel_median if on_gpu else sample.kernel_p10
