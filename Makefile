@@ -13,7 +13,7 @@ PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep run plan cost fit status parity reproduce claims report list test verify verify-gpu bench next lint typecheck docs format wheel clean distclean
+.PHONY: help sweep run plan cost fit status parity reproduce claims regress nightly baseline report list test verify verify-gpu bench next lint typecheck docs format wheel clean distclean
 
 help: ## Show this list
 	@printf '%s\n' 'Usage: make <target> [key=value ...]' '' \
@@ -55,18 +55,28 @@ status: ## Show which trials are missing, running, failed or stale (results=FOLD
 parity: ## Compare an optimizer with its paper's rule, or with another: make parity optimizer=adafactor
 reproduce: ## Hold a paper's table against ours: make reproduce paper=deepobs_quadratic (FLAGS=--quick)
 claims: ## Show what is said of optimizers, and what was measured of it (FLAGS=--markdown)
+regress: ## Hold losses, memory and step times against a baseline: make regress suite=quick FLAGS='--against HEAD~1'
+nightly: ## The same with every optimizer, against the accepted baseline of this machine
+baseline: ## Make the last run the baseline of this machine: make baseline suite=nightly FLAGS="--reason 'torch 2.14'"
 report: ## Print the tables of what is stored, and write a page with pictures (results=FOLDER, FLAGS=--all)
 list: ## Show what there is to choose from (FLAGS=optimizers)
 
+_ASKED := sweep run plan cost fit status parity reproduce claims regress nightly baseline report list
+_VERB = $@
+nightly: _VERB = regress suite=nightly
+baseline: _VERB = baseline accept
+# Suites have optimizers of the optional packages.
+regress nightly: .venv/.dev
+
 # Prepending each word brings them back into the order in which they were typed.
-sweep run plan cost fit status parity reproduce claims report list: .venv/.core
+$(_ASKED): .venv/.core
 	@set --; for word in $(_WORDS); do case $$word in \
 	  '' | PYTHON=* | UV=* | FLAGS=* | PYTEST_FLAGS=*) ;; \
 	  *) set -- "$$word" "$$@" ;; \
-	esac; done; exec env -u MAKELEVEL .venv/bin/optbench $@ $(FLAGS) "$$@" $(_DELETIONS)
+	esac; done; exec env -u MAKELEVEL .venv/bin/optbench $(_VERB) $(FLAGS) "$$@" $(_DELETIONS)
 
 # Make also puts such words into the environment, and evaluates them first: `x=$(shell ...)` would run.
-ifneq ($(filter sweep run plan cost fit status parity reproduce claims report list,$(MAKECMDGOALS)),)
+ifneq ($(filter $(_ASKED),$(MAKECMDGOALS)),)
 unexport $(foreach _W,$(subst \$(_TAB),,$(subst \$(_SPACE),,$(subst \\,,$(MAKEOVERRIDES)))),$(firstword $(subst =, ,$(_W))))
 endif
 unexport MAKEFLAGS MFLAGS MAKEOVERRIDES MAKE_TERMOUT MAKE_TERMERR
@@ -87,8 +97,9 @@ verify: .venv/.dev ## Run all tests, the long comparisons with published tables 
 verify-gpu: .venv/.dev ## Compare predicted with allocated memory on a GPU; skips where there is none
 	$(_PYTEST) tests/gpu -p no:benchmark -rs -s $(PYTEST_FLAGS)
 
-bench: .venv/.dev ## Time the package's own parts
-	$(_PYTEST) tests/benchmarks $(PYTEST_FLAGS)
+bench: .venv/.dev ## Time the package's own parts, then each optimizer's step against the accepted baseline
+	$(_PYTEST) tests/benchmarks --ignore=tests/benchmarks/test_step.py $(PYTEST_FLAGS)
+	env -u MAKELEVEL .venv/bin/optbench regress suite=bench $(FLAGS)
 
 # PYTHONPATH goes to the processes that tests start, too, and stands before what .venv has.
 _NEXT := $(CURDIR)/build/hydra-next
@@ -152,8 +163,8 @@ _OR_ADVISE = || { echo 'The set-up failed, for the reason above. It needs the ne
 	cp constraints.txt $@
 
 # With the development tools where a goal needs them: one installation takes half the time of two.
-_EXTRAS := [dev,lora,ray,slurm,zoo]
-_WITH_TOOLS := $(filter test verify verify-gpu bench next lint typecheck format,$(MAKECMDGOALS))
+_EXTRAS := [dev,lora,ray,slurm,tensorboard,zoo]
+_WITH_TOOLS := $(filter regress nightly test verify verify-gpu bench next lint typecheck format,$(MAKECMDGOALS))
 
 .venv/.core: .venv/.pins pyproject.toml
 	@echo 'Installing optbench and what it depends on$(if $(_WITH_TOOLS),$(_COMMA) optional dependencies and tools too).' >&2

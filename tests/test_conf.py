@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from optbench.catalogue import GROUPS, PAPER, entries
+from optbench.catalogue import GROUPS, PAPER, SUITE, entries
 from optbench.compose import Composer
 from optbench.trial import Trial
 
@@ -32,8 +32,8 @@ def commands(path: Path) -> list[str]:
 
 def test_every_group_has_files_and_every_folder_is_a_group() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir() and not path.name.startswith("__")}
-    assert folders == {*GROUPS, PAPER, "hydra"}
-    assert all(entries(group) for group in (*GROUPS, PAPER))
+    assert folders == {*GROUPS, PAPER, SUITE, "hydra"}
+    assert all(entries(group) for group in (*GROUPS, PAPER, SUITE))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))

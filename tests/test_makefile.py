@@ -203,12 +203,25 @@ def test_an_override_arrives_verbatim_beside_any_other_and_nothing_in_it_is_exec
     assert not (ready.folder / "injected").exists()
 
 
-@pytest.mark.parametrize("target", ["sweep", "run", "plan", "status", "reproduce", "claims", "report", "list"])
+VERBS = {
+    **{verb: [verb] for verb in ("sweep", "run", "plan", "status", "reproduce", "claims", "regress", "report", "list")},
+    "nightly": ["regress", "suite=nightly"],
+    "baseline": ["baseline", "accept"],
+}
+
+
+@pytest.mark.parametrize("target", VERBS)
 def test_overrides_arrive_in_the_order_in_which_they_were_typed(ready: Checkout, target: str) -> None:
     # Make knows a variable once only, so the same key twice would be one word.
     words = list({word.partition("=")[0]: word for word in AWKWARD.values()}.values())
-    assert ready.optbench(target, *words) == [target, *words]
-    assert ready.optbench("-j4", "-k", *words[::-1], target) == [target, *words[::-1]]
+    assert ready.optbench(target, *words) == [*VERBS[target], *words]
+    assert ready.optbench("-j4", "-k", *words[::-1], target) == [*VERBS[target], *words[::-1]]
+
+
+def test_the_reason_of_a_baseline_is_one_word(ready: Checkout) -> None:
+    reason = "FLAGS=--reason 'torch 2.14: it is quicker'"
+    words = ["--reason", "torch 2.14: it is quicker", "suite=quick"]
+    assert ready.optbench("baseline", "suite=quick", reason) == ["baseline", "accept", *words]
 
 
 def test_a_whole_sweep_arrives_as_it_was_typed(ready: Checkout) -> None:
@@ -327,7 +340,7 @@ def test_the_checks_get_their_tools_and_the_optional_dependencies(either: Checko
     done = either.make("-j4", "test", "lint", "typecheck", "sweep")
     assert done.returncode == 0, done.stderr
     (extras,) = (call for call in either.installer_calls() if "--editable" in call)
-    assert extras.endswith("--constraint constraints.txt --editable .[dev,lora,ray,slurm,zoo]")
+    assert extras.endswith("--constraint constraints.txt --editable .[dev,lora,ray,slurm,tensorboard,zoo]")
 
 
 def test_the_tools_come_to_an_environment_that_has_the_package_alone(either: Checkout) -> None:
@@ -335,7 +348,7 @@ def test_the_tools_come_to_an_environment_that_has_the_package_alone(either: Che
     either.installer_calls()
     assert either.make("lint").returncode == 0
     (extras,) = either.installer_calls()
-    assert extras.endswith("--editable .[dev,lora,ray,slurm,zoo]")
+    assert extras.endswith("--editable .[dev,lora,ray,slurm,tensorboard,zoo]")
     assert either.make("lint").returncode == 0
     assert either.installer_calls() == []
 
@@ -349,13 +362,29 @@ PARALLEL = ["--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder", 
         ("test", [*PARALLEL, "--ignore=tests/benchmarks", "--ignore=tests/gpu", "-m", "not verify"]),
         ("verify", [*PARALLEL, "--ignore=tests/benchmarks", "--ignore=tests/gpu"]),
         ("verify-gpu", ["tests/gpu", "-p", "no:benchmark", "-rs", "-s"]),
-        ("bench", ["tests/benchmarks"]),
+        ("bench", ["tests/benchmarks", "--ignore=tests/benchmarks/test_step.py"]),
     ],
 )
 def test_long_comparisons_and_benchmarks_run_when_asked_for(checkout: Checkout, target: str, argv: list[str]) -> None:
     checkout.make(target, "PYTEST_FLAGS=-k 'a or b'")
     assert checkout.argv("pytest") == [*argv, "-k", "a or b"]
     assert [name for name in checkout.variables("pytest") if name.startswith(("MAKE", "MFLAGS"))] == []
+
+
+def test_bench_times_steps_last_and_only_where_the_rest_has_passed(checkout: Checkout) -> None:
+    assert checkout.make("bench", "FLAGS=--allow-unknown").returncode == 0
+    assert checkout.argv("optbench") == ["regress", "suite=bench", "--allow-unknown"]
+    assert [name for name in checkout.variables("optbench") if name.startswith(("MAKE", "MFLAGS"))] == []
+    (checkout.folder / "optbench.argv").unlink()
+    program(checkout.folder / ".venv/bin/pytest", "#!/bin/sh\nexit 1\n")
+    assert checkout.make("bench").returncode == 2
+    assert not (checkout.folder / "optbench.argv").exists()
+
+
+def test_regression_runs_get_the_optional_dependencies(either: Checkout) -> None:
+    assert either.optbench("nightly", "-j4") == ["regress", "suite=nightly"]
+    (extras,) = (call for call in either.installer_calls() if "--editable" in call)
+    assert extras.endswith("--editable .[dev,lora,ray,slurm,tensorboard,zoo]")
 
 
 def test_the_next_version_of_hydra_goes_beside_the_environment_and_before_it(either: Checkout) -> None:
@@ -413,7 +442,7 @@ def test_a_changed_pyproject_installs_the_package_again_and_nothing_else(either:
     assert package.endswith("--editable .")
 
 
-INSTALLATIONS = {"torch": "torch==9.9.9", "package": "--editable .[dev,lora,ray,slurm,zoo]"}
+INSTALLATIONS = {"torch": "torch==9.9.9", "package": "--editable .[dev,lora,ray,slurm,tensorboard,zoo]"}
 
 
 @pytest.mark.parametrize("spoiled", INSTALLATIONS.values(), ids=INSTALLATIONS.keys())

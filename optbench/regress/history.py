@@ -182,7 +182,7 @@ def _losses(readings: Readings, last: Readings) -> _Figures:
 
 
 def _times(readings: Readings, _: Readings) -> _Figures:
-    """Of a CPU the quickest, of a GPU the usual step, each in multiples of the kernel: seconds drift with the clock."""
+    """The figure of a process as it is judged, in multiples of the kernel: seconds drift with the clock."""
     on_gpu = is_on_gpu(readings)
     for subject, samples in readings.samples.items():
         values = [value_of(sample, on_gpu=on_gpu, in_kernels=True) for sample in samples]
