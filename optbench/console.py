@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from optbench.catalogue import Entry
+from optbench.catalogue import SUITE, Entry
 
 WIDTH_OF_ALL_COLUMNS = 120
 WIDTH_OF_A_FILE = 160  # where output is no terminal, nothing is gained by folding lines
@@ -90,9 +90,10 @@ def _without_parentheses(text: str) -> str:
 
 
 def show_choices(group: str, entries: Sequence[Entry]) -> None:
-    """The options of a config group, a line each."""
-    table = Table(title=f"{group}=", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(group, no_wrap=True)
+    """The options of a config group, or the suites, a line each."""
+    key = "suite" if group == SUITE else group
+    table = Table(title=f"{key}=", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(key, no_wrap=True)
     table.add_column("what")
     for entry in entries:
         table.add_row(escape(entry.name), escape(entry.description))

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import optbench
-from optbench.errors import Interrupted, UsageError
+from optbench.errors import UsageError
 from optbench.executors.devices import thread_variables
 from optbench.regress.readings import Sample
 from optbench.regress.sides import Side
@@ -16,7 +16,6 @@ from optbench.secrets import hidden
 
 # How the file of benchmarks is told what to time.
 SUITE_VARIABLE, ONLY_VARIABLE, FOLDER_VARIABLE = "OPTBENCH_BENCH_SUITE", "OPTBENCH_BENCH_ONLY", "OPTBENCH_BENCH_CONFIGS"
-_INTERRUPTED = 2
 
 
 def file_of(benchmarks: str) -> Path:
@@ -55,7 +54,6 @@ def samples(
 
     Raises:
         UsageError: pytest or pytest-benchmark is not there.
-        Interrupted: a signal came.
     """
     with TemporaryDirectory(prefix="optbench-") as folder:
         out = Path(folder) / "benchmarks.json"
@@ -77,8 +75,6 @@ def samples(
             text=True,
             check=False,
         )
-        if done.returncode == _INTERRUPTED:
-            raise Interrupted(130)
         try:
             report: Mapping[str, Any] = json.loads(out.read_bytes())
         except (OSError, ValueError):

@@ -282,6 +282,7 @@ def _answers(question: Mapping[str, Any], told: TextIO) -> Iterator[Mapping[str,
             yield from _times(chosen, device, told=told)
         return
     for name, trial in chosen.items():
+        torch.compiler.reset()  # what was compiled for one, or was not, is nothing to the next
         with configured(trial.hardware, device):
             yield _tried(name, lambda trial=trial: {"exact": exact(trial, device)})  # type: ignore[misc]
     for name, trial in chosen.items():  # last, since it changes torch
