@@ -64,7 +64,8 @@ def samples(
                 *("--import-mode=importlib", "--noconftest", f"--benchmark-json={out}", str(file)),
             ],
             env={
-                **side.environ(),
+                # A pytest that this one runs in would have its options here, too.
+                **{key: value for key, value in side.environ().items() if not key.startswith("PYTEST")},
                 **thread_variables(num_threads),
                 SUITE_VARIABLE: suite,
                 ONLY_VARIABLE: json.dumps(list(only)),
