@@ -36,6 +36,18 @@ def parsed(text: str) -> Any:
         loader.dispose()
 
 
+def parsed_mapping(text: str, *, where: str) -> Mapping[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        UsageError: it is no YAML, gives a key twice, or holds something else.
+    """
+    try:
+        return parse_mapping(parsed(text), where=where)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: no valid YAML: {error}") from error
+
+
 def as_name(value: Any) -> str:
     """The name of a row or a column; YAML reads 0.1 as a number."""
     return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -9,11 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-import yaml
-
 from optbench.errors import UsageError, unknown
 from optbench.papers.checks import CHECK, MEASURE, check_of, joined
-from optbench.papers.entries import as_text, as_texts, as_word, by_name, check_keys, check_unique, parsed
+from optbench.papers.entries import as_text, as_texts, as_word, by_name, check_keys, check_unique, parsed_mapping
 from optbench.papers.paper import Cell, Claim, Figure, Need, Origin, Paper, PaperSweep, Source, Table
 from optbench.parsing import parse, parse_list, parse_mapping, parse_value
 
@@ -40,11 +38,7 @@ def read(text: str, *, where: str) -> Paper:
     Raises:
         UsageError: it is no YAML, or a key is unknown, missing or of the wrong type; names it by its full path.
     """
-    try:
-        content = parsed(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where}: no valid YAML: {error}") from error
-    given = {**dict.fromkeys(("gaps", "claims", "figures", "sweeps")), **parse_mapping(content, where=where)}
+    given = {**dict.fromkeys(("gaps", "claims", "figures", "sweeps")), **parsed_mapping(text, where=where)}
     check_keys(given, _PAPER, where=where)
     for key in _PAPER:
         if key not in given:

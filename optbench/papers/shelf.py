@@ -1,12 +1,11 @@
 """Where papers' files are: those that come with optbench, and those of a folder of configs."""
 
-from collections.abc import Iterator, Sequence
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from collections.abc import Sequence
 from pathlib import Path
 
+from optbench import shelf
 from optbench.catalogue import PAPER
-from optbench.errors import UsageError, unknown
+from optbench.errors import UsageError
 from optbench.papers.paper import Paper
 from optbench.papers.reading import read
 
@@ -17,7 +16,7 @@ def names(folder: Path | None = None) -> list[str]:
     Args:
         folder: of configs, whose `paper/` counts too; None takes those that come with optbench.
     """
-    return sorted({name for name, _ in _files(folder)})
+    return shelf.names(PAPER, folder)
 
 
 def find(name: str, folder: Path | None = None) -> Paper:
@@ -26,19 +25,7 @@ def find(name: str, folder: Path | None = None) -> Paper:
     Raises:
         UsageError: there is none of that name, or its file is wrong.
     """
-    for other, file in _files(folder):
-        if other == name:
-            where = str(file) if folder else f"conf/{PAPER}/{name}.yaml"
-            try:
-                paper = read(file.read_text(encoding="utf-8"), where=where)
-            except UnicodeDecodeError as error:
-                raise UsageError(f"{where}: it is no text in UTF-8 ({error.reason}).") from error
-            if paper.name != name:
-                raise UsageError(
-                    f"{where}: name={paper.name} is another than that of the file; they have to be the same."
-                )
-            return paper
-    raise unknown(PAPER, name, names(folder))
+    return shelf.find(PAPER, name, lambda text, where: read(text, where=where), folder=folder)
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -63,13 +50,3 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def all_papers() -> Sequence[Paper]:
     """Those that come with optbench."""
     return [find(name) for name in names()]
-
-
-def _files(folder: Path | None) -> Iterator[tuple[str, Traversable]]:
-    own: list[Traversable] = [] if folder is None else [folder]
-    for place in (*own, files("optbench.conf")):
-        shelf = place.joinpath(PAPER)
-        if shelf.is_dir():
-            for file in sorted(shelf.iterdir(), key=lambda file: file.name):
-                if file.name.endswith(".yaml"):
-                    yield file.name.removesuffix(".yaml"), file

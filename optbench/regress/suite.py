@@ -1,18 +1,15 @@
 """A suite: what a regression run measures, as its file in conf/nightly declares it."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from optbench import shelf
 from optbench.catalogue import SUITE
-from optbench.errors import UsageError, unknown
-from optbench.papers.entries import as_text, as_texts, as_word, check_keys, parsed
+from optbench.errors import UsageError
+from optbench.papers.entries import as_text, as_texts, as_word, check_keys, parsed_mapping
 from optbench.parsing import parse_mapping, parse_value
 
 _KEYS = ("name", "title", "cost", "needs", "trials", "steps", "time", "benchmarks")
@@ -57,7 +54,7 @@ def names(folder: Path | None = None) -> list[str]:
     Args:
         folder: of configs, whose `nightly/` counts too; None takes those that come with optbench.
     """
-    return sorted({name for name, _ in _files(folder)})
+    return shelf.names(SUITE, folder)
 
 
 def find(name: str, folder: Path | None = None) -> Suite:
@@ -66,17 +63,7 @@ def find(name: str, folder: Path | None = None) -> Suite:
     Raises:
         UsageError: there is none of that name, or its file is wrong.
     """
-    for other, file in _files(folder):
-        if other == name:
-            where = str(file) if folder else f"conf/{SUITE}/{name}.yaml"
-            try:
-                suite = read(file.read_text(encoding="utf-8"), where=where)
-            except UnicodeDecodeError as error:
-                raise UsageError(f"{where}: it is no text in UTF-8 ({error.reason}).") from error
-            if suite.name != name:
-                raise UsageError(f"{where}: name={suite.name} is another than that of the file.")
-            return suite
-    raise unknown("suite", name, names(folder))
+    return shelf.find(SUITE, name, lambda text, where: read(text, where=where), folder=folder, kind="suite")
 
 
 def read(text: str, *, where: str) -> Suite:
@@ -85,11 +72,7 @@ def read(text: str, *, where: str) -> Suite:
     Raises:
         UsageError: it is no YAML, or a key is unknown, missing or of the wrong type; names it by its full path.
     """
-    try:
-        content = parsed(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where}: no valid YAML: {error}") from error
-    given = {**dict.fromkeys(("needs", "trials", "steps", "time", "benchmarks")), **parse_mapping(content, where=where)}
+    given = {**dict.fromkeys(("needs", "trials", "steps", "time", "benchmarks")), **parsed_mapping(text, where=where)}
     check_keys(given, _KEYS, where=where)
     for key in ("name", "title", "cost"):
         if key not in given:
@@ -142,13 +125,3 @@ def _time(content: Any, *, where: str) -> tuple[int, float]:
     if not 0.0 < seconds < 60.0:
         raise UsageError(f"{where}.seconds={seconds:g}: above 0 and below 60.")
     return num_pairs, seconds
-
-
-def _files(folder: Path | None) -> Iterator[tuple[str, Traversable]]:
-    own: list[Traversable] = [] if folder is None else [folder]
-    for place in (*own, files("optbench.conf")):
-        shelf = place.joinpath(SUITE)
-        if shelf.is_dir():
-            for file in sorted(shelf.iterdir(), key=lambda file: file.name):
-                if file.name.endswith(".yaml"):
-                    yield file.name.removesuffix(".yaml"), file
