@@ -191,7 +191,7 @@ def test_figures_are_in_their_units() -> None:
         exact(Answer.FAIL, figure="dispatched operations", old=41.0, new=42.0, ratio=42 / 41),
         exact(Answer.FAIL, figure="final loss", kind="loss", old=0.123456789, new=12.0, ratio=97.2),
         exact(Answer.CHANGED, figure="final loss bits", old=None, new=None, ratio=None),
-        finding(Answer.FAIL, old=0.00123456, new=0.0015, ratio=1.215),
+        finding(Answer.FAIL, old=0.00123456, new=0.0015, ratio=1.215, is_beside=True),
         finding(Answer.NEW, subject="new one", old=None, new=20.0, ratio=None, low=None, high=None),
     ]
     found = {row[0]: row[1:5] for row in rows(summary(night(findings, against=BESIDE)))}

@@ -44,7 +44,7 @@ class Finding:
         figure: which figure, in words: `state bytes`, `dispatched ops`, `predicted peak bytes`, `final loss bits`,
             `final loss`, `step time`.
         answer: what came of it.
-        old: the baseline's figure; None where there is none. Of times, seconds, or multiples of the calibration kernel.
+        old: the baseline's figure; None where there is none.
         new: this side's figure.
         ratio: new over old; above 1 is worse.
         low: of the ratio's interval at 95 %, where there is one.
@@ -53,6 +53,8 @@ class Finding:
         old_samples: what `old` was made of: processes, or seeds.
         new_samples: the same of `new`.
         note: why the answer is what it is, a sentence; empty where it needs none.
+        is_beside: of times, whether both sides ran beside each other: then they are seconds, else multiples of the
+            calibration kernel.
     """
 
     kind: Kind
@@ -68,6 +70,7 @@ class Finding:
     old_samples: Sequence[float | None] = ()
     new_samples: Sequence[float | None] = ()
     note: str = ""
+    is_beside: bool = False
 
     @property
     def name(self) -> str:

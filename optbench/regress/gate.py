@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from optbench.console import note, warn
 from optbench.errors import Interrupted, UsageError
-from optbench.regress import baselines, sides, timing
+from optbench.regress import baselines, settling, sides, timing
 from optbench.regress.baselines import Baseline
 from optbench.regress.findings import Answer, Finding
 from optbench.regress.judging import judge
@@ -113,9 +113,12 @@ def measure(asked: Asked, measuring: Measuring) -> Night:
     if there is not None:
         old = measuring.readings(there, is_here=False)
     new = measuring.readings(here, is_here=True)
-    rounds = {}
+    rounds, remarks = {}, {}
     if suite.num_pairs:
         timed = timing.take(measuring, here=here, there=there, baseline=None if there else old)
+        if baseline is not None:
+            settled = settling.settle(measuring, timed, here=here, baseline=baseline.readings)
+            timed, remarks = settled.timed, dict(settled.remarks)
         new = replace(
             new,
             samples=timed.here,
@@ -125,7 +128,7 @@ def measure(asked: Asked, measuring: Measuring) -> Night:
         if there is not None and old is not None:
             old = replace(old, samples=timed.there)
         rounds = dict(timed.rounds)
-    findings = judge(old, new, rounds=rounds, expected=asked.plan.expected)
+    findings = judge(old, new, rounds=rounds, expected=asked.plan.expected, remarks=remarks)
     machine = baselines.this_machine()
     return Night(
         suite=suite.name,

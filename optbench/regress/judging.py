@@ -1,7 +1,7 @@
 """From the readings of two sides to a finding for each metric: bytes and counts exactly, others by their own rules."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optbench.regress.findings import Answer, Finding
 from optbench.regress.losses import bits, losses
@@ -36,7 +36,12 @@ NOTHING = Expected()
 
 
 def judge(
-    old: Readings | None, new: Readings, *, rounds: Mapping[str, Sequence[Round]], expected: Expected = NOTHING
+    old: Readings | None,
+    new: Readings,
+    *,
+    rounds: Mapping[str, Sequence[Round]],
+    expected: Expected = NOTHING,
+    remarks: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """A finding for each metric of either side.
 
@@ -45,6 +50,7 @@ def judge(
         new: of this side.
         rounds: of the times, by subject.
         expected: what there has to be a finding of.
+        remarks: what else there is to say of the time of a step, by subject.
     """
     before = old or Readings()
     timed = expected.steps if expected.is_timed else ()
@@ -52,8 +58,13 @@ def judge(
         *exact(before, new, expected=expected.steps),
         *bits(before, new),
         *losses(before, new, expected=expected.trials),
-        *times(before, new, rounds=rounds, expected=timed),
+        *(_remarked(one, remarks or {}) for one in times(before, new, rounds=rounds, expected=timed)),
     ]
+
+
+def _remarked(finding: Finding, remarks: Mapping[str, str]) -> Finding:
+    said = [finding.note, remarks.get(finding.subject, "")]
+    return replace(finding, note="; ".join(filter(None, said)))
 
 
 def exact(old: Readings, new: Readings, *, expected: Sequence[str]) -> Iterator[Finding]:

@@ -44,15 +44,15 @@ def junit(night: Night) -> str:
 
 def _case(finding: Finding, night: Night) -> ElementTree.Element:
     case = _element("testcase", classname=f"optbench.{night.suite}.{finding.kind}", name=finding.name)
-    message = words.sentence(finding, night.against)
+    message = words.sentence(finding)
     if finding.answer is Answer.FAIL:
-        case.append(_element("failure", _text(finding, night), message=message, type="regression"))
+        case.append(_element("failure", _text(finding), message=message, type="regression"))
     elif finding.answer in (Answer.BROKEN, Answer.UNCOMPARED):
-        case.append(_element("error", _text(finding, night), message=message, type="broken"))
+        case.append(_element("error", _text(finding), message=message, type="broken"))
     elif finding.answer in _SKIPPED:
         case.append(_element("skipped", message=finding.note or message))
     elif finding.answer in _NOTED:
-        case.append(_element("system-out", f"{message}\n{_text(finding, night)}"))
+        case.append(_element("system-out", f"{message}\n{_text(finding)}"))
     return case
 
 
@@ -63,9 +63,9 @@ def _baseline(night: Night) -> ElementTree.Element:
     return case
 
 
-def _text(finding: Finding, night: Night) -> str:
+def _text(finding: Finding) -> str:
     """All that is known of it, a line each."""
-    unit = words.unit_of(finding, night.against)
+    unit = words.unit_of(finding)
 
     def samples(values: Sequence[float | None]) -> str:
         return ", ".join(words.number(value, unit) for value in values) or words.NOTHING

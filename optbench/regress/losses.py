@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import stdev
+from typing import Any
 
 from optbench.regress.findings import WORST_FIRST, Answer, Finding
 from optbench.regress.presence import presence
@@ -56,7 +57,7 @@ def loss_finding(subject: str, *, old: Readings, new: Readings) -> Finding:
     seeds = [seed for seed in now if seed in before]
     both = [[_loss(side[seed]) for seed in seeds] for side in (before, now)]
     answer, note = presence(subject, before or None, now or None, old=old, new=new)
-    figures: dict[str, float | None] = {}
+    figures: dict[str, Any] = {}
     if answer is None:
         pairs = {seed: (one, two) for seed, one, two in zip(seeds, *both, strict=True) if one and two}
         (answer, note), figures = _compared(pairs)

@@ -262,15 +262,21 @@ class Measuring:
                     found.failures[subject] = reason or "its trials have no result"
         return found
 
-    def exact(self, side: Side) -> Found[dict[str, int]]:
-        """Bytes and operations of the steps."""
+    def exact(self, side: Side, *, only: Sequence[str] | None = None) -> Found[dict[str, int]]:
+        """Bytes and operations of the steps.
+
+        Args:
+            side: which.
+            only: the steps; None is all of the suite.
+        """
         found: Found[dict[str, int]] = Found()
         if not self.plan.steps:
             return found
-        self.say(f"bytes and operations of {len(self.plan.subjects)} steps on {side.name}")
+        if only is None:
+            self.say(f"bytes and operations of {len(self.plan.subjects)} steps on {side.name}")
         failures: dict[str, str] = {}
         try:
-            for answer in self._process(side).ask(self._question(kind="exact", only=None)):
+            for answer in self._process(side).ask(self._question(kind="exact", only=only)):
                 if "environment" in answer:
                     found.environment, found.composed = _environment(answer), list(answer["composed"])
                     side.check(answer["optbench"])

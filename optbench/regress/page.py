@@ -26,7 +26,10 @@ _METHOD = (
     "hundred noisy metrics that did not change, one to three show a change by chance. Exact figures changed wherever "
     "the number is another one. What the suite asked differently in earlier nights is left out."
 )
-_KERNELS = "A time is a multiple of the calibration kernel's in the same process, in kernels."
+_KERNELS = (
+    "A time is a multiple of the calibration kernel's in the same process, in kernels; in ms where both sides were "
+    "measured beside each other."
+)
 _CLASSES: Mapping[Kind, tuple[str, str]] = {
     "exact": ("Exact figures", "Whole numbers that no noise changes: any other number is a change."),
     "loss": ("Losses", "Of trainings, over seeds."),
@@ -94,7 +97,7 @@ def _facts(night: Night) -> Iterator[str]:
 def _verdict(night: Night) -> Section:
     worse = worst_first([finding for finding in night.findings if finding.answer is Answer.FAIL])
     answers = [words.headline(night)]
-    answers += [words.sentence(finding, night.against) for finding in worse[:MOST_NAMED]]
+    answers += [words.sentence(finding) for finding in worse[:MOST_NAMED]]
     if len(worse) > MOST_NAMED:
         answers.append(f"{len(worse) - MOST_NAMED:,} more are worse, which the table has.")
     shown = [answer for answer in WORST_FIRST if answer is not Answer.PASS and night.count(answer)]
@@ -121,8 +124,8 @@ def _classes(night: Night) -> Iterator[Section]:
                 id=kind,
                 heading=heading,
                 label_reason=f"{what} {_counts(own)}",
-                remarks=[_KERNELS] if any(words.unit_of(one, night.against) == "kernels" for one in own) else [],
-                sheets=[sheets.of_class(own, night.against, name=kind, title=f"All {len(own):,} metrics")],
+                remarks=[_KERNELS] if any(words.unit_of(one) == "kernels" for one in own) else [],
+                sheets=[sheets.of_class(own, name=kind, title=f"All {len(own):,} metrics")],
             )
 
 

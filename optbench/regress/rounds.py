@@ -180,6 +180,7 @@ def _time_finding(subject: str, rounds: Sequence[Round]) -> Finding:
         old_samples=shown.old if shown else (),
         new_samples=shown.current if shown else (),
         note=_time_note(answer, rounds),
+        is_beside=shown is not None and shown.is_paired,
     )
 
 

@@ -11,7 +11,7 @@ from optbench.regress import words
 from optbench.regress.change_points import ChangePoint
 from optbench.regress.findings import WORST_FIRST, Answer, Finding, worst_first
 from optbench.regress.history import History, Point, Track
-from optbench.regress.night import Against, Night
+from optbench.regress.night import Night
 from optbench.sheet import Sheet
 
 CHANGE_POINTS, NIGHTS = "change_points", "nights"
@@ -24,12 +24,12 @@ _Rows = Sequence[Mapping[str, tuple[str, Any]]]  # of each column what people re
 def of_answer(night: Night, answer: Answer) -> Sheet:
     """All metrics with an answer, the worst first."""
     own = worst_first([finding for finding in night.findings if finding.answer is answer])
-    return _findings(own, night.against, name=f"answer_{answer.value}", title=words.TITLES[answer])
+    return _findings(own, name=f"answer_{answer.value}", title=words.TITLES[answer])
 
 
-def of_class(findings: Sequence[Finding], against: Against, *, name: str, title: str) -> Sheet:
+def of_class(findings: Sequence[Finding], *, name: str, title: str) -> Sheet:
     """All metrics of a class, the worst first."""
-    return _findings(worst_first(findings), against, name=name, title=title)
+    return _findings(worst_first(findings), name=name, title=title)
 
 
 def of_changes(changes: Changes) -> Sheet:
@@ -108,7 +108,7 @@ def _mark(night: Night) -> str:
     )
 
 
-def _findings(findings: Sequence[Finding], against: Against, *, name: str, title: str) -> Sheet:
+def _findings(findings: Sequence[Finding], *, name: str, title: str) -> Sheet:
     has = {
         "figure": len({finding.figure for finding in findings}) > 1,
         "answer": len({finding.answer for finding in findings}) > 1,
@@ -116,20 +116,19 @@ def _findings(findings: Sequence[Finding], against: Against, *, name: str, title
         "why": any(finding.note for finding in findings),
     }
     rows: _Rows = [
-        {column: cell for column, cell in _cells(finding, against).items() if has.get(column, True)}
-        for finding in findings
+        {column: cell for column, cell in _cells(finding).items() if has.get(column, True)} for finding in findings
     ]
     figures = dict.fromkeys(finding.figure for finding in findings)
     return _sheet(
         rows,
         name=name,
         title=title if has["figure"] or not figures else f"{title}: {next(iter(figures))}",
-        numbers=[_numbers(finding, against) for finding in findings],
+        numbers=[_numbers(finding) for finding in findings],
     )
 
 
-def _cells(finding: Finding, against: Against) -> dict[str, tuple[str, Any]]:
-    unit = words.unit_of(finding, against)
+def _cells(finding: Finding) -> dict[str, tuple[str, Any]]:
+    unit = words.unit_of(finding)
     place = WORST_FIRST.index(finding.answer)
     return {
         "": (words.MARKS[finding.answer], place),
@@ -152,13 +151,13 @@ def _cut(text: str) -> str:
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
 
 
-def _numbers(finding: Finding, against: Against) -> dict[str, Any]:
+def _numbers(finding: Finding) -> dict[str, Any]:
     return {
         "kind": finding.kind,
         "subject": finding.subject,
         "figure": finding.figure,
         "answer": finding.answer.value,
-        "unit": words.unit_of(finding, against),
+        "unit": words.unit_of(finding),
         "old": finding.old,
         "new": finding.new,
         "ratio": finding.ratio,

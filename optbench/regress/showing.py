@@ -69,7 +69,7 @@ def show(night: Night, *, folder: Path) -> None:
     colour = {0: "green", 10: "red"}.get(night.exit_code, "yellow")
     telling = [finding for finding in worst_first(night.findings) if finding.answer in _COLOURS]
     for finding in telling[:MAX_LINES]:
-        sentence = words.sentence(finding, night.against)
+        sentence = words.sentence(finding)
         terminal.print(f"[{_COLOURS[finding.answer]}]{finding.answer}[/] {escape(sentence)}", soft_wrap=True)
     if len(telling) > MAX_LINES:
         terminal.print(f"and {len(telling) - MAX_LINES} more, which the page has.")

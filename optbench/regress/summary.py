@@ -89,14 +89,14 @@ def _text(night: Night, shown: Sequence[Finding]) -> str:
             continue
         parts.append(f"### {words.TITLES[answer]}: {total:,}")
         if own:
-            parts.append(markdown_table(pd.DataFrame([_row(finding, night) for finding in own])))
+            parts.append(markdown_table(pd.DataFrame([_row(finding) for finding in own])))
         if left := total - len(own):
             parts.append(f"{left:,} {'more ' if own else ''}{words.are(answer, left)}, and left out here.")
     return words.whole("\n\n".join(parts) + "\n")
 
 
-def _row(finding: Finding, night: Night) -> dict[str, str]:
-    unit = words.unit_of(finding, night.against)
+def _row(finding: Finding) -> dict[str, str]:
+    unit = words.unit_of(finding)
     row = {
         "metric": finding.name,
         "before": words.number(finding.old, unit),

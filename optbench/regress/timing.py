@@ -33,7 +33,14 @@ class Timed:
     failures: Mapping[str, str]
 
 
-def take(measuring: Measuring, *, here: Side, there: Side | None, baseline: Readings | None) -> Timed:
+def take(
+    measuring: Measuring,
+    *,
+    here: Side,
+    there: Side | None,
+    baseline: Readings | None,
+    only: Sequence[str] | None = None,
+) -> Timed:
     """Time steps: at first all, then those that seem slower or met too much noise, each time in fresh processes.
 
     Args:
@@ -41,9 +48,10 @@ def take(measuring: Measuring, *, here: Side, there: Side | None, baseline: Read
         here: this side, which also runs once more as the control.
         there: the other side; None holds this one's multiples of the kernel against the baseline's.
         baseline: with the samples of an earlier night; None where there is none, or the other side is measured.
+        only: the steps; None is all of the suite.
     """
     plan = measuring.plan
-    waiting = plan.subjects
+    waiting = plan.subjects if only is None else list(only)
     rounds: dict[str, list[Round]] = {}
     taken: dict[str, list[_Taken]] = {subject: [] for subject in waiting}
     failures: dict[str, str] = {}

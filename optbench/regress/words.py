@@ -114,24 +114,24 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120.0 else f"{seconds / 60.0:.0f} min"
 
 
-def unit(kind: Kind, figure: str, *, is_timed_here: bool = False) -> Unit:
+def unit(kind: Kind, figure: str, *, is_beside: bool = False) -> Unit:
     """What a figure is in.
 
     Args:
         kind: the class of the metric.
         figure: which figure, in words.
-        is_timed_here: both sides were timed on one machine, so that times are seconds.
+        is_beside: both sides were timed beside each other, so that times are seconds.
     """
     if kind == "time":
-        return "s" if is_timed_here else "kernels"
+        return "s" if is_beside else "kernels"
     if kind == "loss":
         return "loss"
     return "bytes" if figure.endswith("bytes") else "count"
 
 
-def unit_of(finding: Finding, against: Against) -> Unit:
+def unit_of(finding: Finding) -> Unit:
     """What the figures of a finding are in: of a step that one side alone could time, in kernels."""
-    return unit(finding.kind, finding.figure, is_timed_here=against.kind != "stored" and finding.old is not None)
+    return unit(finding.kind, finding.figure, is_beside=finding.is_beside)
 
 
 def number(value: float | None, own: Unit) -> str:
@@ -158,11 +158,11 @@ def whole(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def sentence(finding: Finding, against: Against) -> str:
+def sentence(finding: Finding) -> str:
     """What came of a metric, with its figures and its note, in one line."""
     text = f"{finding.name} {are(finding.answer, 1)}"
     if finding.old is not None and finding.new is not None:
-        old, new = (number(value, unit_of(finding, against)) for value in (finding.old, finding.new))
+        old, new = (number(value, unit_of(finding)) for value in (finding.old, finding.new))
         text += f": {old} before, {new} now"
         text += "" if finding.ratio is None else f", ratio {ratio(finding)}"
     text = " ".join((f"{text}; {finding.note}" if finding.note else text).split())
