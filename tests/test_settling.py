@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from optbench.errors import UsageError
-from optbench.regress import timing
 from optbench.regress.findings import Answer
 from optbench.regress.judging import judge
 from optbench.regress.measuring import Found, Measuring, Plan
 from optbench.regress.readings import Readings, Sample
 from optbench.regress.rounds import time_answer
-from optbench.regress.settling import Settled, settle
+from optbench.regress.settling import take
 from optbench.regress.sides import Side
 from optbench.regress.suite import read
 from optbench.regress.talking import Taken
+from optbench.regress.timing import Timed
 from tests.nights import sample
 
 SUITE = """
@@ -41,7 +41,8 @@ class Simulated(Measuring):
     asked: list[str]
 
     def samples(self, sides: Sequence[Side], only: Sequence[str]) -> list[Taken]:
-        self.asked.extend(only)
+        beside = "beside" if any(side.name != HERE.name for side in sides) else "here+here"
+        self.asked.append(f"{beside} {' '.join(only)}")
         return [Taken({name: self._sample(side, name) for name in only}, ENVIRONMENT, {}) for side in sides]
 
     def _sample(self, side: Side, name: str) -> Sample:
@@ -66,40 +67,38 @@ def machine(
     return Simulated(plan=plan, work=tmp_path, steps=sides, environment=environment, asked=[])
 
 
-def settled(measuring: Simulated, **changes: Any) -> Settled:
-    """After a night in which both steps once took 2 ms."""
-    baseline = Readings(
+def accepted(measuring: Simulated, **changes: Any) -> Readings:
+    """Of a night in which both steps took 2 ms."""
+    return Readings(
         environment={**ENVIRONMENT, **changes},
         asked=measuring.plan.asked,
         samples={name: [sample(0.002)] * 3 for name in NAMES},
     )
-    timed = timing.take(measuring, here=HERE, there=None, baseline=baseline)
-    measuring.asked.clear()
-    return settle(measuring, timed, here=HERE, baseline=baseline, make=lambda _: THERE)
+
+
+def taken(measuring: Simulated, **changes: Any) -> tuple[Timed, Mapping[str, str]]:
+    return take(measuring, here=HERE, baseline=accepted(measuring, **changes), make=lambda _: THERE)
 
 
 def test_what_the_machine_does_to_one_step_is_no_regression(tmp_path: Path) -> None:
     measuring = machine(tmp_path, adamw=(0.0026, 0.0026))
-    found = settled(measuring)
-    assert {name: time_answer(rounds) for name, rounds in found.timed.rounds.items()} == dict.fromkeys(
-        NAMES, Answer.PASS
-    )
-    assert set(measuring.asked) == {"adamw"}, "what is not in doubt is not asked again"
-    assert found.remarks == {"adamw": "beside the baseline's commit 0123456789; against its stored times it was 1.300"}
+    timed, remarks = taken(measuring)
+    assert all(time_answer(rounds) is Answer.PASS for rounds in timed.rounds.values())
+    assert remarks == {"adamw": "beside the baseline's commit 0123456789; against its stored times it was 1.300"}
+    assert measuring.asked == ["here+here adamw lion"] * 3 + ["beside adamw"] * 3, "lion is in no doubt"
 
 
 @pytest.mark.parametrize(("here", "answer"), [(0.0026, Answer.FAIL), (0.0014, Answer.IMPROVED)])
 def test_what_the_code_does_is_found_beside_it_too(tmp_path: Path, here: float, answer: Answer) -> None:
-    found = settled(machine(tmp_path, adamw=(0.002, here)))
-    assert time_answer(found.timed.rounds["adamw"]) is answer
+    timed, _ = taken(machine(tmp_path, adamw=(0.002, here)))
+    assert time_answer(timed.rounds["adamw"]) is answer
 
 
 def test_what_it_says_is_in_seconds_and_beside_whom(tmp_path: Path) -> None:
     measuring = machine(tmp_path, adamw=(0.002, 0.0026))
-    found = settled(measuring)
-    new = Readings(asked=measuring.plan.asked, samples=found.timed.here)
-    old = replace(new, samples={name: [sample(0.002)] * 3 for name in NAMES})
-    adamw, lion = judge(old, new, rounds=found.timed.rounds, remarks=found.remarks)
+    timed, remarks = taken(measuring)
+    new = Readings(asked=measuring.plan.asked, samples=timed.here)
+    adamw, lion = judge(accepted(measuring), new, rounds=timed.rounds, remarks=remarks)
     assert adamw.answer is Answer.FAIL
     assert adamw.is_beside
     assert adamw.old == pytest.approx(0.00204)
@@ -123,29 +122,33 @@ def test_without_the_baselines_environment_its_stored_times_decide_and_that_is_s
     tmp_path: Path, changes: Mapping[str, Any], environment: Mapping[str, Any], said: str
 ) -> None:
     measuring = machine(tmp_path, environment, adamw=(0.0026, 0.0026))
-    found = settled(measuring, **changes)
-    assert time_answer(found.timed.rounds["adamw"]) is Answer.FAIL
-    assert said in found.remarks["adamw"]
-    assert not measuring.asked
+    timed, remarks = taken(measuring, **changes)
+    assert time_answer(timed.rounds["adamw"]) is Answer.FAIL
+    assert said in remarks["adamw"]
+    assert set(measuring.asked) == {"here+here adamw lion", "here+here adamw"}
 
 
 def test_a_commit_that_cannot_be_had_is_said_in_a_sentence(tmp_path: Path) -> None:
     measuring = machine(tmp_path, adamw=(0.0026, 0.0026))
-    baseline = Readings(
-        environment=ENVIRONMENT,
-        asked=measuring.plan.asked,
-        samples={name: [sample(0.002)] * 3 for name in NAMES},
-    )
-    timed = timing.take(measuring, here=HERE, there=None, baseline=baseline)
 
     def make(commit: str) -> Side:
         raise UsageError(f"--against {commit}: git knows no such commit.\nGive another.")
 
-    found = settle(measuring, timed, here=HERE, baseline=baseline, make=make)
-    assert found.remarks["adamw"].endswith("could not be measured beside this one: git knows no such commit.")
+    _, remarks = take(measuring, here=HERE, baseline=accepted(measuring), make=make)
+    assert remarks["adamw"].endswith("could not be measured beside this one: git knows no such commit.")
 
 
 def test_where_nothing_is_in_doubt_nothing_is_made(tmp_path: Path) -> None:
     measuring = machine(tmp_path)
-    assert settled(measuring).remarks == {}
-    assert not measuring.asked
+    timed, remarks = taken(measuring)
+    assert remarks == {}
+    assert list(timed.rounds) == list(NAMES)
+    assert measuring.asked == ["here+here adamw lion"] * 3
+
+
+def test_what_the_baseline_does_not_have_is_timed_alone(tmp_path: Path) -> None:
+    measuring = machine(tmp_path, adamw=(0.0026, 0.0026))
+    baseline = replace(accepted(measuring), samples={"adamw": [sample(0.002)] * 3})
+    timed, remarks = take(measuring, here=HERE, baseline=baseline, make=lambda _: THERE)
+    assert list(remarks) == ["adamw"]
+    assert time_answer(timed.rounds["lion"]) is Answer.PASS

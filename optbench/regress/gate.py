@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from optbench.regress.findings import Answer, Finding
 from optbench.regress.judging import judge
 from optbench.regress.measuring import Measuring, Plan
 from optbench.regress.night import Against, Night
+from optbench.regress.rounds import Round
 from optbench.regress.sides import Side
 from optbench.tracking import Tracked
 
@@ -113,12 +114,13 @@ def measure(asked: Asked, measuring: Measuring) -> Night:
     if there is not None:
         old = measuring.readings(there, is_here=False)
     new = measuring.readings(here, is_here=True)
-    rounds, remarks = {}, {}
+    rounds: Mapping[str, Sequence[Round]] = {}
+    remarks: Mapping[str, str] = {}
     if suite.num_pairs:
-        timed = timing.take(measuring, here=here, there=there, baseline=None if there else old)
-        if baseline is not None:
-            settled = settling.settle(measuring, timed, here=here, baseline=baseline.readings)
-            timed, remarks = settled.timed, dict(settled.remarks)
+        if baseline is None:
+            timed = timing.take(measuring, here=here, there=there, baseline=None)
+        else:
+            timed, remarks = settling.take(measuring, here=here, baseline=baseline.readings)
         new = replace(
             new,
             samples=timed.here,
@@ -127,7 +129,7 @@ def measure(asked: Asked, measuring: Measuring) -> Night:
         )
         if there is not None and old is not None:
             old = replace(old, samples=timed.there)
-        rounds = dict(timed.rounds)
+        rounds = timed.rounds
     findings = judge(old, new, rounds=rounds, expected=asked.plan.expected, remarks=remarks)
     machine = baselines.this_machine()
     return Night(

@@ -1,81 +1,73 @@
-"""What a stored baseline leaves in doubt is measured once more, beside the environment that the baseline is of.
+"""Times against a stored baseline: what it leaves in doubt is settled beside the environment that it is of.
 
 For minutes a machine can slow one step down and not another, nor the calibration kernel: against figures of another
 night that looks like a slower step, in fresh processes again and again. Side by side, both meet it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from optbench.errors import UsageError
 from optbench.regress import sides, timing
-from optbench.regress.findings import Answer
 from optbench.regress.measuring import Measuring
 from optbench.regress.readings import Readings
-from optbench.regress.rounds import joined, time_answer
+from optbench.regress.rounds import Round, time_answer
 from optbench.regress.sides import Side
 from optbench.regress.timing import Timed
 
-_DOUBTFUL = (Answer.FAIL, Answer.UNKNOWN, Answer.IMPROVED)
 # What has to be the same for an environment to be the baseline's.
 _OF_AN_ENVIRONMENT = ("python", "packages")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settled:
-    """Times, and what there is to say of how they were settled.
+def take(
+    measuring: Measuring, *, here: Side, baseline: Readings, make: Callable[[str], Side] = sides.make
+) -> tuple[Timed, Mapping[str, str]]:
+    """Time steps against a stored baseline.
 
-    Attributes:
-        timed: with the rounds beside the baseline's environment in place of those that left a doubt.
-        remarks: by subject, a sentence each.
-    """
-
-    timed: Timed
-    remarks: Mapping[str, str]
-
-
-def settle(
-    measuring: Measuring,
-    timed: Timed,
-    *,
-    here: Side,
-    baseline: Readings,
-    make: Callable[[str], Side] = sides.make,
-) -> Settled:
-    """Time what is in doubt beside the baseline's environment; what cannot be settled stays as it was.
+    One round tells which are in doubt. Those are timed anew: beside the baseline's environment, or against its stored
+    times again where that cannot be had.
 
     Args:
         measuring: asks sides.
-        timed: against the baseline's stored times.
         here: this side.
         baseline: what was accepted.
         make: the environment of a commit.
+
+    Returns:
+        The times, and what there is to say of how a doubt was settled, by subject.
     """
-    doubtful = [
-        subject
-        for subject, rounds in timed.rounds.items()
-        if baseline.samples.get(subject)
-        and baseline.asked.get(subject) == measuring.plan.asked.get(subject)
-        and time_answer(rounds) in _DOUBTFUL
-    ]
-    if not doubtful:
-        return Settled(timed=timed, remarks={})
-    try:
-        there = _environment_of(baseline, measuring, make=make, subject=doubtful[0])
-    except UsageError as error:
-        reason = f"the baseline's environment could not be measured beside this one: {error}"
-        measuring.say(reason)
-        return Settled(timed=timed, remarks=dict.fromkeys(doubtful, reason))
-    measuring.say(f"{len(doubtful)} in doubt: once more, beside {there.name}")
-    again = timing.take(measuring, here=here, there=there, baseline=None, only=doubtful)
-    return Settled(
-        timed=replace(
-            timed,
-            rounds={**timed.rounds, **again.rounds},
-            here={**timed.here, **again.here},
-            failures={**timed.failures, **again.failures},
-        ),
-        remarks={subject: _remark(timed, subject, there) for subject in doubtful},
+    timed = timing.take(measuring, here=here, there=None, baseline=baseline, max_rounds=1)
+    alone = [subject for subject, rounds in timed.rounds.items() if time_answer(rounds) is None]
+    known = [subject for subject in alone if _is_known(subject, measuring, baseline)]
+    remarks: dict[str, str] = {}
+    if known:
+        try:
+            there = _environment_of(baseline, measuring, make=make, subject=known[0])
+        except UsageError as error:
+            reason = f"the baseline's environment could not be measured beside this one: {error}"
+            measuring.say(f"{len(known)} in doubt; {reason}")
+            remarks = dict.fromkeys(known, reason)
+        else:
+            measuring.say(f"{len(known)} in doubt: once more, beside {there.name}")
+            remarks = {subject: _remark(timed.rounds[subject][0], there) for subject in known}
+            timed = _with(timed, timing.take(measuring, here=here, there=there, baseline=None, only=known))
+            alone = [subject for subject in alone if subject not in known]
+    if alone:
+        timed = _with(timed, timing.take(measuring, here=here, there=None, baseline=baseline, only=alone))
+    return timed, remarks
+
+
+def _is_known(subject: str, measuring: Measuring, baseline: Readings) -> bool:
+    """Whether the baseline has times of it, and was asked the same."""
+    return bool(baseline.samples.get(subject)) and baseline.asked.get(subject) == measuring.plan.asked.get(subject)
+
+
+def _with(timed: Timed, again: Timed) -> Timed:
+    return replace(
+        timed,
+        rounds={**timed.rounds, **again.rounds},
+        here={**timed.here, **again.here},
+        failures={**timed.failures, **again.failures},
     )
 
 
@@ -101,8 +93,6 @@ def _environment_of(baseline: Readings, measuring: Measuring, *, make: Callable[
     return there
 
 
-def _remark(timed: Timed, subject: str, there: Side) -> str:
-    rounds = timed.rounds[subject]
-    overall = joined(rounds)
-    ratio = "too noisy to tell" if overall is None else f"{overall.ratio:.3f}"
-    return f"beside {there.name}; against its stored times it was {ratio}"
+def _remark(first: Round, there: Side) -> str:
+    stored = f"{first.ratio:.3f}{' (noisy)' if first.is_noisy else ''}"
+    return f"beside {there.name}; against its stored times it was {stored}"

@@ -40,6 +40,7 @@ def take(
     there: Side | None,
     baseline: Readings | None,
     only: Sequence[str] | None = None,
+    max_rounds: int = MAX_ROUNDS,
 ) -> Timed:
     """Time steps: at first all, then those that seem slower or met too much noise, each time in fresh processes.
 
@@ -49,6 +50,7 @@ def take(
         there: the other side; None holds this one's multiples of the kernel against the baseline's.
         baseline: with the samples of an earlier night; None where there is none, or the other side is measured.
         only: the steps; None is all of the suite.
+        max_rounds: after which those without an answer are left without one.
     """
     plan = measuring.plan
     waiting = plan.subjects if only is None else list(only)
@@ -57,7 +59,7 @@ def take(
     failures: dict[str, str] = {}
     environment: Mapping[str, Any] = {}
     order = [(_NEW, here), (_CONTROL, here)] if there is None else [(_OLD, there), (_NEW, here), (_CONTROL, here)]
-    for number in range(1, MAX_ROUNDS + 1):
+    for number in range(1, max_rounds + 1):
         what = f"{len(waiting)} steps" if len(waiting) > 3 else ", ".join(waiting)
         measuring.say(f"times of {what}: round {number}, {plan.suite.num_pairs * len(order)} processes")
         found: dict[str, list[Mapping[str, Sample]]] = {_OLD: [], _NEW: [], _CONTROL: []}
