@@ -82,24 +82,24 @@ def test_a_forked_child_keeps_no_lease_alive(tmp_path: Path) -> None:
 
 
 def test_of_many_at_once_one_has_the_lease_at_a_time(tmp_path: Path) -> None:
-    inside, most, count, lock = 0, 0, 0, threading.Lock()
+    inside, most, lock = 0, 0, threading.Lock()
 
     def work(_: int) -> None:
-        nonlocal inside, most, count
-        for _ in range(200):
+        nonlocal inside, most
+        count = 0
+        while count < 25:  # however seldom a busy machine lets it come to its turn
             if (taken := lease.take(tmp_path, "a")) is not None:
                 with lock:
                     inside += 1
-                    count += 1
                     most = max(most, inside)
                 with lock:
                     inside -= 1
                 taken.release()
+                count += 1
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     assert most == 1
-    assert count >= 200
 
 
 def test_where_there_are_no_locks_a_trial_runs_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
