@@ -10,6 +10,7 @@ from dataclasses import replace
 from optbench.errors import UsageError
 from optbench.regress import sides, timing
 from optbench.regress.measuring import Measuring
+from optbench.regress.presence import presence
 from optbench.regress.readings import Readings
 from optbench.regress.rounds import Round, time_answer
 from optbench.regress.sides import Side
@@ -38,7 +39,8 @@ def take(
     """
     timed = timing.take(measuring, here=here, there=None, baseline=baseline, max_rounds=1)
     alone = [subject for subject, rounds in timed.rounds.items() if time_answer(rounds) is None]
-    known = [subject for subject in alone if _is_known(subject, measuring, baseline)]
+    new = Readings(asked=measuring.plan.asked, samples=timed.here)
+    known = [subject for subject in alone if _is_comparable(subject, baseline, new)]
     remarks: dict[str, str] = {}
     if known:
         try:
@@ -57,9 +59,8 @@ def take(
     return timed, remarks
 
 
-def _is_known(subject: str, measuring: Measuring, baseline: Readings) -> bool:
-    """Whether the baseline has times of it, and was asked the same."""
-    return bool(baseline.samples.get(subject)) and baseline.asked.get(subject) == measuring.plan.asked.get(subject)
+def _is_comparable(subject: str, old: Readings, new: Readings) -> bool:
+    return presence(subject, old.samples.get(subject) or None, new.samples.get(subject), old=old, new=new)[0] is None
 
 
 def _with(timed: Timed, again: Timed) -> Timed:
