@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from optbench.entries import as_text, check_keys
 from optbench.errors import UsageError, unknown
-from optbench.papers.entries import as_text, check_keys
 from optbench.papers.paper import Band, Check, Comparison, Measure, Position, Reduction, ReductionKind
 from optbench.parsing import parse, parse_list, parse_mapping, parse_value
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
+from optbench.entries import as_text, as_texts, as_word, by_name, check_keys, check_unique, parsed_mapping
 from optbench.errors import UsageError, unknown
 from optbench.papers.checks import CHECK, MEASURE, check_of, joined
-from optbench.papers.entries import as_text, as_texts, as_word, by_name, check_keys, check_unique, parsed_mapping
 from optbench.papers.paper import Cell, Claim, Figure, Need, Origin, Paper, PaperSweep, Source, Table
 from optbench.parsing import parse, parse_list, parse_mapping, parse_value
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from optbench import shelf
 from optbench.catalogue import SUITE
+from optbench.entries import as_text, as_texts, as_word, check_keys, parsed_mapping
 from optbench.errors import UsageError
-from optbench.papers.entries import as_text, as_texts, as_word, check_keys, parsed_mapping
 from optbench.parsing import parse_mapping, parse_value
 
 _KEYS = ("name", "title", "cost", "needs", "trials", "steps", "time", "benchmarks")

@@ -1,4 +1,4 @@
-"""The parts of a paper's file: mappings whose keys are known, names, texts."""
+"""The parts of a file that declares a paper or a suite: mappings whose keys are known, names, texts."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
